@@ -1,0 +1,59 @@
+package sys
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mapping is memory obtained by mmap, outside the Go heap. It has one owner. Its
+// bytes must not be used after Close.
+type Mapping struct {
+	once  sync.Once
+	err   error
+	bytes []byte
+}
+
+// Map maps n bytes of f from offset off (bytes, page-aligned). prot and flags are mmap's.
+func Map(f *FD, off int64, n, prot, flags int) (*Mapping, error) {
+	b, err := unix.Mmap(f.Int(), off, n, prot, flags)
+	if err != nil {
+		return nil, fmt.Errorf("mmap %s, offset %#x, %d bytes: %w", f.Name(), off, n, err)
+	}
+	return &Mapping{bytes: b}, nil
+}
+
+// MapAnonymous maps n bytes of zeroed private memory that is not reserved in swap.
+func MapAnonymous(n int) (*Mapping, error) {
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("mmap %d bytes of anonymous memory: %w", n, err)
+	}
+	return &Mapping{bytes: b}, nil
+}
+
+// Bytes returns the mapped memory.
+func (m *Mapping) Bytes() []byte { return m.bytes }
+
+// Addr returns the host virtual address of the first byte, for kernel structs.
+func (m *Mapping) Addr() uintptr { return Addr(m.bytes) }
+
+// Advise applies madvise to the whole mapping.
+func (m *Mapping) Advise(advice int) error { return unix.Madvise(m.bytes, advice) }
+
+// Close unmaps the memory. Further calls return the first result.
+func (m *Mapping) Close() error {
+	m.once.Do(func() {
+		if err := unix.Munmap(m.bytes); err != nil {
+			m.err = fmt.Errorf("munmap: %w", err)
+		}
+		m.bytes = nil
+	})
+	return m.err
+}
+
+// Addr returns the host virtual address of b's first byte. Only for memory outside
+// the Go heap, which does not move.
+func Addr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }

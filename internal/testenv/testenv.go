@@ -1,0 +1,42 @@
+// Package testenv decides whether a test can run here. A test that can't is skipped
+// with the name of the missing thing, or fails where that thing should be there.
+package testenv
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// Require is the environment variable that lists what must be there, separated by
+// commas: "kvm,lab,cc". A test that misses a listed thing fails instead of skipping.
+const Require = "STILE_TEST_REQUIRE"
+
+// Missing ends the test: thing ("kvm", "lab", "cc") is not there for the reason given.
+func Missing(t testing.TB, thing, reason string) {
+	t.Helper()
+	for required := range strings.SplitSeq(os.Getenv(Require), ",") {
+		if strings.TrimSpace(required) == thing {
+			t.Fatalf("missing %s, which %s requires: %s", thing, Require, reason)
+		}
+	}
+	t.Skipf("missing %s: %s", thing, reason)
+}
+
+// KVM ends the test unless /dev/kvm can be opened for reading and writing.
+func KVM(t testing.TB) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		Missing(t, "kvm", err.Error())
+	}
+	f.Close()
+}
+
+// Short ends a test that boots Linux when -short was asked for.
+func Short(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		Missing(t, "time", "-short")
+	}
+}
