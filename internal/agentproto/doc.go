@@ -1,0 +1,30 @@
+// Package agentproto is what the host and the agent inside a guest say to each other.
+//
+// The two ends share one reliable byte stream, a virtio-console port named PortName, and
+// run yamux over it: the agent is yamux's server, the host its client.
+//
+//   - The agent opens the first stream, writes one Hello and closes it. The host sends
+//     nothing before it has read the Hello, so nothing is lost when the guest opens its
+//     end late. It is the only stream that the agent opens.
+//   - The host opens one stream per request and writes one Request on it. The agent
+//     answers with one or more Reply messages. Push and Pull carry raw bytes besides.
+//   - A command has up to four streams: one whose Request is an Exec, for control, and
+//     before it one per standard stream, each starting with an Attach. After the Attach
+//     they carry raw bytes.
+//
+// A message is a length (4 bytes, big-endian) and so many bytes of JSON. Unknown JSON
+// fields are ignored, so that a field may be added without a new Version.
+//
+// # Half-close
+//
+// Closing one's end of a stream says that no more bytes come. Against the direction of
+// the data it means "no more bytes are wanted": the agent closes its end of stdin when the
+// command has closed its standard input, the host closes its end of stdout or stderr when
+// its writer has failed, which the command meets as a broken pipe.
+//
+// # Lab
+//
+// LabLine, Run and their parsers are the few lines that a machine saved before its
+// first session speaks (stage 0). They precede yamux, and they don't change: a saved
+// machine serves every later host.
+package agentproto

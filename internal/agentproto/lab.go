@@ -1,0 +1,110 @@
+package agentproto
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Stage 0: before its first session, an agent in a lab's nested host writes
+//
+//	STILE-LAB 1 <hex sha256 of its binary>\n
+//
+// and reads one line. There the machine is saved. Whoever resumes it sends
+//
+//	RUN <hex sha256> <size>\n
+//
+// and size bytes, a static binary whose hash is the one named; size 0 means that the agent's own
+// binary is the right one. The agent goes on with that binary and starts a session.
+const (
+	labMagic    = "STILE-LAB"
+	labVersion  = 1
+	runMagic    = "RUN"
+	maxLabLine  = 128
+	hashHexSize = 64
+
+	// MaxRunSize bounds the binary that stage 0 takes, in bytes.
+	MaxRunSize = 256 << 20
+)
+
+// LabLine returns stage 0's line for an agent with the given hash (hex sha256).
+func LabLine(hash string) string { return fmt.Sprintf("%s %d %s\n", labMagic, labVersion, hash) }
+
+// ReadLabLine reads stage 0's line and returns the agent's hash. It reads not a byte more.
+func ReadLabLine(r io.Reader) (hash string, err error) {
+	line, err := readLine(r)
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Split(line, " ")
+	if len(fields) != 3 || fields[0] != labMagic {
+		return "", fmt.Errorf("%q is not what a saved machine says", line)
+	}
+	if fields[1] != strconv.Itoa(labVersion) {
+		return "", fmt.Errorf("the saved machine speaks version %q of stage 0, this program version %d: save it again", fields[1], labVersion)
+	}
+	return fields[2], checkHash(fields[2])
+}
+
+// RunLine is the answer to stage 0's line.
+type RunLine struct {
+	// Hash is the hex sha256 of the binary to run.
+	Hash string
+	// Size is the number of bytes that follow; 0 for the agent's own binary.
+	Size int64
+}
+
+// String returns the line with its newline.
+func (l RunLine) String() string { return fmt.Sprintf("%s %s %d\n", runMagic, l.Hash, l.Size) }
+
+// ReadRunLine reads a RunLine and not a byte more. It returns io.EOF when r ends before the line starts.
+func ReadRunLine(r io.Reader) (RunLine, error) {
+	line, err := readLine(r)
+	if err != nil {
+		return RunLine{}, err
+	}
+	fields := strings.Split(line, " ")
+	if len(fields) != 3 || fields[0] != runMagic {
+		return RunLine{}, fmt.Errorf("%q is not RUN, a hash and a size", line)
+	}
+	if err := checkHash(fields[1]); err != nil {
+		return RunLine{}, err
+	}
+	size, err := strconv.ParseUint(fields[2], 10, 63)
+	if err != nil || size > MaxRunSize {
+		return RunLine{}, fmt.Errorf("size %q of the binary to run is not a number up to %d", fields[2], MaxRunSize)
+	}
+	return RunLine{Hash: fields[1], Size: int64(size)}, nil
+}
+
+func checkHash(s string) error {
+	if len(s) != hashHexSize || strings.ToLower(s) != s {
+		return fmt.Errorf("%q is not a sha256 in lower-case hex", s)
+	}
+	if _, err := hex.DecodeString(s); err != nil {
+		return fmt.Errorf("%q is not a sha256 in hex", s)
+	}
+	return nil
+}
+
+// readLine reads up to a newline, byte by byte: what follows belongs to another reader.
+func readLine(r io.Reader) (string, error) {
+	var line []byte
+	var b [1]byte
+	for len(line) < maxLabLine {
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			if err == io.EOF && len(line) > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return "", err
+		}
+		if b[0] == '\n' {
+			return string(line), nil
+		}
+		line = append(line, b[0])
+	}
+	return "", errors.New("line too long")
+}
