@@ -1,0 +1,142 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// Cmd is a command to run in the guest.
+type Cmd struct {
+	// Args is the command and its arguments. A command without a slash is looked up in
+	// the guest's PATH. No shell is involved.
+	Args []string
+	// Env is added to the environment that Setup gave, as KEY=VALUE.
+	Env []string
+	// Dir is the working directory, "/" when empty.
+	Dir string
+	// User runs the command as somebody else than root.
+	User *agentproto.User
+
+	// Stdin is the command's standard input, /dev/null when nil. A Read that never
+	// returns doesn't keep Wait: its goroutine ends when the Read does.
+	Stdin io.Reader
+	// Stdout and Stderr take the command's output, /dev/null when nil. When they are
+	// the same, one goroutine at a time writes.
+	Stdout, Stderr io.Writer
+
+	// TTY gives the command a terminal of this size. Stdin and Stdout speak to it, Stderr stays unused.
+	TTY *agentproto.Winsize
+
+	// WaitDelay bounds how long Wait goes on after the context's end: a killed
+	// command's status and output may still come. 0 means DefaultWaitDelay.
+	WaitDelay time.Duration
+}
+
+// DefaultWaitDelay is Cmd's default WaitDelay.
+const DefaultWaitDelay = 5 * time.Second
+
+// StartError says that the guest could not start a command.
+type StartError struct {
+	// Name is the command.
+	Name string
+	// Err is the agent's reason.
+	Err *agentproto.Error
+}
+
+func (e *StartError) Error() string { return fmt.Sprintf("start %q in the guest: %v", e.Name, e.Err) }
+
+// Unwrap returns the agent's reason.
+func (e *StartError) Unwrap() error { return e.Err }
+
+// ExitCode returns what a shell would exit with: 127 not found, 126 not executable, 125 otherwise.
+func (e *StartError) ExitCode() int { return e.Err.ExitCode() }
+
+// Start starts a command. When ctx ends, the command is killed.
+// A command that can't be started is a *StartError.
+func (s *Session) Start(ctx context.Context, cmd *Cmd) (*Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if len(cmd.Args) == 0 {
+		return nil, errors.New("start: a command needs a name")
+	}
+	p, err := await(ctx, func() (*Process, error) { return s.start(cmd) }, (*Process).release)
+	var refused *agentproto.Error
+	if errors.As(err, &refused) {
+		return nil, &StartError{Name: cmd.Args[0], Err: refused}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start %q in the guest: %w", cmd.Args[0], err)
+	}
+	p.run(ctx, cmd)
+	return p, nil
+}
+
+// start opens the streams and waits until the agent says that the command runs.
+func (s *Session) start(cmd *Cmd) (*Process, error) {
+	exec := &agentproto.Exec{
+		ID: s.lastID.Add(1), Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User,
+		Streams: cmd.streams(), TTY: cmd.TTY,
+	}
+	p := &Process{session: s, done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}
+	if err := p.open(exec); err != nil {
+		p.release()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (c *Cmd) streams() []agentproto.Stream {
+	if c.TTY != nil {
+		return []agentproto.Stream{agentproto.StreamTTY}
+	}
+	var streams []agentproto.Stream
+	if c.Stdin != nil {
+		streams = append(streams, agentproto.Stdin)
+	}
+	if c.Stdout != nil {
+		streams = append(streams, agentproto.Stdout)
+	}
+	if c.Stderr != nil {
+		streams = append(streams, agentproto.Stderr)
+	}
+	return streams
+}
+
+// writers returns where the output goes, serialised when both are the same writer.
+func (c *Cmd) writers() (stdout, stderr io.Writer) {
+	if c.TTY != nil || c.Stderr == nil || !same(c.Stdout, c.Stderr) {
+		return c.Stdout, c.Stderr
+	}
+	w := &lockedWriter{w: c.Stdout}
+	return w, w
+}
+
+// same tells whether two writers are one. Types that can't be compared are not.
+func same(a, b io.Writer) (equal bool) {
+	defer func() {
+		if recover() != nil {
+			equal = false
+		}
+	}()
+	return a == b
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}

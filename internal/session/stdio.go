@@ -1,0 +1,58 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/yamux"
+)
+
+// sendInput copies r to the command until r ends or the command wants no more.
+func sendInput(stream *yamux.Stream, r io.Reader) {
+	// Without WriterTo: a reader's own one would not stop when the stream does.
+	io.Copy(stream, struct{ io.Reader }{r})
+	stream.Close()
+}
+
+// watchInput waits until the agent closes its end of stdin, because the command reads no more, and stops sendInput.
+func watchInput(stream *yamux.Stream) {
+	io.Copy(io.Discard, stream)
+	stream.SetWriteDeadline(past())
+}
+
+// outputs copies a command's output streams to their writers.
+type outputs struct {
+	group sync.WaitGroup
+
+	mu  sync.Mutex
+	err error // the first writer's error
+}
+
+// copy starts to copy stream to w until the stream ends. When w fails, the command's next write fails too.
+func (o *outputs) copy(w io.Writer, stream *yamux.Stream) {
+	o.group.Go(func() {
+		_, err := io.Copy(struct{ io.Writer }{w}, stream)
+		if errors.Is(err, yamux.ErrTimeout) || errors.Is(err, yamux.ErrConnectionReset) {
+			return // the stream's end, not the writer's failure
+		}
+		if err == nil {
+			return
+		}
+		o.mu.Lock()
+		if o.err == nil {
+			o.err = err
+		}
+		o.mu.Unlock()
+		stream.Close()
+		io.Copy(io.Discard, stream)
+	})
+}
+
+// wait waits for all copies and returns the first error.
+func (o *outputs) wait() error {
+	o.group.Wait()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
