@@ -1,0 +1,255 @@
+package pci
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/stile-vmm/stile/devices/bus"
+)
+
+// Header is the identity of a function.
+type Header struct {
+	Name                 string // for errors
+	Vendor, Device       uint16
+	SubVendor, SubDevice uint16
+	Class                uint32 // class, subclass, programming interface: 0xCCSSPP
+	Revision             uint8
+	Pin                  uint8 // 0 for no INTx, 1 for INTA# to 4 for INTD#
+}
+
+// Function is one function with a type 0 header. It is built (SetBAR, AddCapability …)
+// before Root.Add; from then on its methods may be called concurrently.
+type Function struct {
+	name string
+	intx INTx
+
+	mu      sync.Mutex
+	cfg     config
+	bars    [MaxBARs]*barState
+	hooks   []*Hook
+	resets  []func()
+	nextCap int // where the next capability goes
+	lastCap int // the register that points to it
+	nextExt int
+	lastExt int
+	root    *Root
+	parting []*bus.Registration // detached with calls in flight, which Root.Remove waits for
+	faults  uint64 // decode changes that failed
+	fault   error
+}
+
+// NewFunction returns a function without BARs and capabilities.
+func NewFunction(h Header) *Function {
+	f := &Function{name: h.Name, nextCap: firstCap, lastCap: RegCapabilities, nextExt: firstExtCap}
+	c := &f.cfg
+	c.put16(RegVendor, h.Vendor)
+	c.put16(RegDevice, h.Device)
+	c.put32(RegRevision, h.Class<<8|uint32(h.Revision))
+	c.put16(RegSubVendor, h.SubVendor)
+	c.put16(RegSubDevice, h.SubDevice)
+	c.data[RegInterruptPin] = h.Pin
+	f.intx.pin = h.Pin
+	c.mask16(RegCommand, CommandMaster|commandParity|commandSERR)
+	c.write[RegCacheLine] = 0xff
+	c.write[RegInterruptLine] = 0xff
+	if h.Pin != 0 {
+		c.write[RegCommand+1] |= CommandINTxDisable >> 8
+	}
+	return f
+}
+
+// Name returns the name given at creation.
+func (f *Function) Name() string { return f.name }
+
+// SetBAR describes register index. The function keeps b's part lists.
+func (f *Function) SetBAR(index int, b BAR) error {
+	if err := b.validate(f.name, index); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.root != nil {
+		return fmt.Errorf("pci: %s: BAR %d set after the function was added", f.name, index)
+	}
+	reg := RegBAR0 + 4*index
+	f.bars[index] = &barState{BAR: b, reg: reg}
+	mask := ^(b.Size - 1)
+	f.cfg.put32(reg, b.flags())
+	f.cfg.mask32(reg, uint32(mask))
+	if b.Is64 {
+		f.cfg.mask32(reg+4, uint32(mask>>32))
+	}
+	if b.Space == IO {
+		f.cfg.mask32(reg, uint32(mask)&0xffff)
+		f.cfg.write[RegCommand] |= CommandIO
+	} else {
+		f.cfg.write[RegCommand] |= CommandMemory
+	}
+	return nil
+}
+
+// AddHook registers a hook. Hooks are called in the order of their registration.
+func (f *Function) AddHook(h Hook) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hooks = append(f.hooks, &h)
+}
+
+// OnReset registers fn to be called by Reset, without the function's lock.
+func (f *Function) OnReset(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.resets = append(f.resets, fn)
+}
+
+// Edit gives fn the raw config bytes and the mask of bits that the guest may write, to
+// build what the other methods do not (a passthrough device copies its header so).
+// BAR registers and COMMAND belong to the function: fn leaves them alone.
+func (f *Function) Edit(fn func(data, writable []byte)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn(f.cfg.data[:], f.cfg.write[:])
+}
+
+// ReadConfig answers the guest's read at off. Bytes beyond the space read as ones.
+func (f *Function) ReadConfig(off int, p []byte) {
+	if off < 0 || off >= ConfigSize {
+		fill(p, 0xff)
+		return
+	}
+	n := min(len(p), ConfigSize-off)
+	fill(p[n:], 0xff)
+	p = p[:n]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	copy(p, f.cfg.data[off:])
+	if off <= RegStatus && RegStatus < off+len(p) && f.intx.asserted() {
+		p[RegStatus-off] |= statusInterrupt
+	}
+	for _, h := range f.hooks {
+		if h.Read == nil {
+			continue
+		}
+		if at, part := h.clip(off, p); part != nil {
+			h.Read(at, part)
+		}
+	}
+}
+
+// WriteConfig applies the guest's write at off. Bytes beyond the space are dropped.
+func (f *Function) WriteConfig(off int, p []byte) {
+	if off < 0 || off >= ConfigSize {
+		return
+	}
+	p = p[:min(len(p), ConfigSize-off)]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cfg.store(off, p)
+	decode := off < RegCommand+2 && RegCommand < off+len(p)
+	if off < RegBAR0+4*MaxBARs && RegBAR0 < off+len(p) {
+		f.noteSizing(off, p)
+		decode = true
+	}
+	ends := f.hookEnds(off, p)
+	if decode || ends {
+		f.withdraw(ends)
+	}
+	f.intx.disable(f.cfg.get16(RegCommand)&CommandINTxDisable != 0)
+	powered := f.hookWrites(off, p)
+	if decode || ends || powered {
+		f.settle()
+	}
+}
+
+func (f *Function) hookEnds(off int, p []byte) bool {
+	ends := false
+	for _, h := range f.hooks {
+		if h.EndsDecode == nil {
+			continue
+		}
+		if at, part := h.clip(off, p); part != nil && h.EndsDecode(at, part) {
+			ends = true
+		}
+	}
+	return ends
+}
+
+// hookWrites passes the write on, and reports whether any hook that was called has a say
+// in decoding.
+func (f *Function) hookWrites(off int, p []byte) bool {
+	powered := false
+	for _, h := range f.hooks {
+		at, part := h.clip(off, p)
+		if part == nil {
+			continue
+		}
+		if h.Write != nil {
+			h.Write(at, part)
+		}
+		powered = powered || h.Powered != nil
+	}
+	return powered
+}
+
+// Fault returns how many decode changes could not be carried out (a BAR moved onto
+// another, a memory slot refused) and the last one's error.
+func (f *Function) Fault() (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.faults, f.fault
+}
+
+func (f *Function) fail(err error) {
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
+		return
+	}
+	f.faults++
+	f.fault = fmt.Errorf("pci: %s: %w", f.name, err)
+}
+
+// Reset puts the function into the state it had before the guest ran: COMMAND is 0, BARs
+// are where Assign put them. Capabilities and OnReset functions follow.
+func (f *Function) Reset() {
+	f.mu.Lock()
+	f.cfg.put16(RegCommand, 0)
+	f.cfg.data[RegCacheLine] = 0
+	f.withdraw(true)
+	for _, b := range f.bars {
+		if b != nil {
+			f.putAddress(b, b.assigned)
+		}
+	}
+	f.intx.disable(false)
+	resets := f.resets
+	f.mu.Unlock()
+	for _, fn := range resets {
+		fn()
+	}
+}
+
+// AccessBAR performs an access to a trapped part of BAR index as if the guest had made
+// it, whether or not the BAR is decoded. It returns false if no one trap covers it.
+func (f *Function) AccessBAR(index int, off uint64, p []byte, write bool) bool {
+	if index < 0 || index >= MaxBARs || f.bars[index] == nil {
+		return false
+	}
+	for _, t := range f.bars[index].Traps {
+		if off < t.Off || off-t.Off >= t.Size || uint64(len(p)) > t.Size-(off-t.Off) {
+			continue
+		}
+		if write {
+			t.Handler.Write(off-t.Off, p)
+		} else {
+			t.Handler.Read(off-t.Off, p)
+		}
+		return true
+	}
+	return false
+}
+
+func fill(p []byte, v byte) {
+	for i := range p {
+		p[i] = v
+	}
+}

@@ -1,0 +1,220 @@
+package pci
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"sync"
+
+	"github.com/stile-vmm/stile/devices/irq"
+)
+
+const (
+	// MaxMSI is the most vectors of an MSI capability.
+	MaxMSI = 32
+
+	msiEnable  = 1 << 0
+	msi64      = 1 << 7
+	msiMasks   = 1 << 8
+	msiControl = 2  // offsets in the 64-bit layout with masks
+	msiAddress = 4  // 8 bytes
+	msiData    = 12 // 2 bytes
+	msiMask    = 16 // 4 bytes
+	msiPending = 20 // 4 bytes
+	msiSize    = 24
+)
+
+// MSI is a function's MSI capability: 64-bit addresses, per-vector masks (PCI 3.0,
+// 6.8.1). Vectors are allocated when the guest enables them. All methods may be called
+// concurrently.
+type MSI struct {
+	alloc irq.Allocator
+
+	// OnVector and OnEnable are as those of MSIX; n is how many vectors the guest uses.
+	OnVector func(i int, v irq.Vector) error
+	OnEnable func(on bool, n int) error
+
+	mu      sync.Mutex
+	on      bool
+	count   int // vectors the guest asked for
+	mask    uint32
+	vectors []irq.Vector
+	routed  uint32
+	pending uint32
+	failed  error
+}
+
+// NewMSI makes a capability of n vectors, a power of two up to MaxMSI.
+func NewMSI(alloc irq.Allocator, n int) (*MSI, error) {
+	if n < 1 || n > MaxMSI || n&(n-1) != 0 {
+		return nil, fmt.Errorf("pci: MSI with %d vectors, not a power of two up to %d", n, MaxMSI)
+	}
+	return &MSI{alloc: alloc, vectors: make([]irq.Vector, n)}, nil
+}
+
+// AddMSI gives f the capability.
+func (f *Function) AddMSI(m *MSI) error {
+	var body, writable [msiSize - 2]byte
+	order := uint16(bits.Len(uint(len(m.vectors))) - 1)
+	binary.LittleEndian.PutUint16(body[0:], order<<1|msi64|msiMasks)
+	writable[0] = msiEnable | 7<<4
+	binary.LittleEndian.PutUint64(writable[msiAddress-2:], ^uint64(3))
+	binary.LittleEndian.PutUint16(writable[msiData-2:], 0xffff)
+	binary.LittleEndian.PutUint32(writable[msiMask-2:], uint32(1<<len(m.vectors)-1))
+	at, err := f.AddCapability(CapMSI, body[:], writable[:])
+	if err != nil {
+		return err
+	}
+	f.AddHook(Hook{
+		Off: at, Size: msiSize,
+		Read: func(off int, p []byte) {
+			var b [4]byte
+			binary.LittleEndian.PutUint32(b[:], m.pendingBits())
+			for i := range p {
+				if n := off + i - msiPending; n >= 0 && n < len(b) {
+					p[i] = b[n]
+				}
+			}
+		},
+		Write: func(int, []byte) { m.apply(f.cfg.data[at : at+msiSize]) },
+	})
+	f.OnReset(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		copy(f.cfg.data[at+2:], body[:])
+		m.apply(f.cfg.data[at : at+msiSize])
+	})
+	return nil
+}
+
+// Enabled reports whether the guest switched MSI on.
+func (m *MSI) Enabled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.on
+}
+
+// Trigger raises vector i; a device with fewer vectors enabled than it wants uses what
+// is there, so i is taken modulo their number.
+func (m *MSI) Trigger(i int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.on || i < 0 {
+		return nil
+	}
+	i %= m.count
+	if v := m.vectors[i]; v != nil {
+		return v.Trigger()
+	}
+	m.pending |= 1 << i
+	return m.failed
+}
+
+// Err returns the last error of an allocation or routing that the guest asked for.
+func (m *MSI) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed
+}
+
+// Close frees all vectors.
+func (m *MSI) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.on, m.routed = false, 0
+	var first error
+	for i, v := range m.vectors {
+		if v == nil {
+			continue
+		}
+		if err := v.Close(); err != nil && first == nil {
+			first = fmt.Errorf("pci: close MSI vector %d: %w", i, err)
+		}
+		m.vectors[i] = nil
+	}
+	return first
+}
+
+// apply takes over the capability's registers.
+func (m *MSI) apply(c []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	control := binary.LittleEndian.Uint16(c[msiControl:])
+	was := m.on
+	m.on = control&msiEnable != 0
+	m.count = min(1<<(control>>4&7), len(m.vectors))
+	m.mask = binary.LittleEndian.Uint32(c[msiMask:])
+	if was && !m.on && m.OnEnable != nil {
+		m.note(m.OnEnable(false, 0))
+	}
+	data := uint32(binary.LittleEndian.Uint16(c[msiData:]))
+	msg := irq.Message{Address: binary.LittleEndian.Uint64(c[msiAddress:])}
+	for i := range m.vectors {
+		msg.Data = data&^uint32(m.count-1) | uint32(i&(m.count-1))
+		m.note(m.update(i, msg))
+	}
+	if !was && m.on && m.OnEnable != nil {
+		m.note(m.OnEnable(true, m.count))
+	}
+}
+
+func (m *MSI) note(err error) {
+	if err != nil {
+		m.failed = err
+	}
+}
+
+func (m *MSI) update(i int, msg irq.Message) error {
+	bit := uint32(1) << i
+	v := m.vectors[i]
+	if !m.on || i >= m.count || m.mask&bit != 0 {
+		var err error
+		if m.routed&bit != 0 {
+			m.routed &^= bit
+			err = v.Unroute()
+		}
+		if !m.on {
+			m.pending &^= bit
+			if v != nil {
+				v.Pending()
+			}
+		}
+		return err
+	}
+	if v == nil {
+		var err error
+		if v, err = m.alloc.NewVector(); err != nil {
+			return fmt.Errorf("pci: MSI vector %d: %w", i, err)
+		}
+		if m.OnVector != nil {
+			if err := m.OnVector(i, v); err != nil {
+				_ = v.Close() // the first error tells more
+				return fmt.Errorf("pci: MSI vector %d: %w", i, err)
+			}
+		}
+		m.vectors[i] = v
+	}
+	if err := v.Route(msg); err != nil {
+		return fmt.Errorf("pci: route MSI vector %d to %#x: %w", i, msg.Address, err)
+	}
+	if m.routed&bit != 0 {
+		return nil
+	}
+	m.routed |= bit
+	if v.Pending() || m.pending&bit != 0 {
+		m.pending &^= bit
+		return v.Trigger()
+	}
+	return nil
+}
+
+func (m *MSI) pendingBits() uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, v := range m.vectors {
+		if v != nil && m.routed&(1<<i) == 0 && v.Pending() {
+			m.pending |= 1 << i
+		}
+	}
+	return m.pending
+}
