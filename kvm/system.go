@@ -1,0 +1,149 @@
+package kvm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+
+	"github.com/stile-vmm/stile/internal/feature"
+	"github.com/stile-vmm/stile/internal/sys"
+	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
+)
+
+// Capability names something that KVM can or can't do (KVM_CAP_…).
+type Capability = uapi.Capability
+
+// System is /dev/kvm.
+type System struct {
+	fd       *sys.FD
+	pageSize int // bytes of the area shared with the kernel per vCPU
+}
+
+// Device is the path of KVM's device node.
+const Device = "/dev/kvm"
+
+// Open opens /dev/kvm and checks its version. Where KVM is absent the error wraps
+// feature.ErrNotSupported; where this user may not use it, fs.ErrPermission. Both say
+// what to do.
+func Open() (*System, error) { return open(Device, "/proc/cpuinfo") }
+
+func open(path, cpuinfo string) (*System, error) {
+	fd, err := sys.Open(path, syscall.O_RDWR)
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		return nil, absent(err, cpuinfo)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: %s", err, permissionRemedy(path))
+	default:
+		return nil, err
+	}
+	s := &System{fd: fd}
+	if err := s.init(); err != nil {
+		fd.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *System) init() error {
+	version, err := s.fd.Ioctl(uapi.GetAPIVersion, 0)
+	if err != nil {
+		return fmt.Errorf("KVM_GET_API_VERSION: %w", err)
+	}
+	if version != uapi.APIVersion {
+		return feature.Missing(fmt.Sprintf("KVM API version %d", uapi.APIVersion),
+			fmt.Sprintf("the kernel has version %d", version))
+	}
+	if s.pageSize, err = s.fd.Ioctl(uapi.GetVCPUMmapSize, 0); err != nil {
+		return fmt.Errorf("KVM_GET_VCPU_MMAP_SIZE: %w", err)
+	}
+	if s.pageSize < runSize {
+		return fmt.Errorf("KVM_GET_VCPU_MMAP_SIZE: %d bytes, want at least %d", s.pageSize, runSize)
+	}
+	return nil
+}
+
+// absent explains why there is no KVM from what the CPU says it can do.
+func absent(cause error, cpuinfo string) error {
+	// cpuinfo that can't be read leaves flags empty, which gives the general remedy.
+	flags, _ := os.ReadFile(cpuinfo)
+	reason := "this CPU offers no virtualisation, or it is switched off in the firmware or the host of this virtual machine"
+	switch {
+	case bytes.Contains(flags, []byte(" vmx")):
+		reason = "load KVM's module: sudo modprobe kvm_intel"
+	case bytes.Contains(flags, []byte(" svm")):
+		reason = "load KVM's module: sudo modprobe kvm_amd"
+	}
+	return fmt.Errorf("KVM: %w: %w: %s", feature.ErrNotSupported, cause, reason)
+}
+
+// permissionRemedy names the group whose members may open path.
+func permissionRemedy(path string) string {
+	const asRoot = "only root may use it here: run as root, or have the administrator give it a group"
+	info, err := os.Stat(path)
+	if err != nil {
+		return asRoot
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode()&0o060 != 0o060 {
+		return asRoot
+	}
+	name := strconv.FormatUint(uint64(st.Gid), 10)
+	if group, err := user.LookupGroupId(name); err == nil {
+		name = group.Name
+	}
+	return fmt.Sprintf("add yourself to group %s: sudo usermod -aG %s $USER, then log in again", name, name)
+}
+
+// Capability returns what KVM says about c: 0 if it lacks it, else 1 or a value with a
+// meaning of its own. Some depend on the VM, see VM.CheckExtension.
+func (s *System) Capability(c Capability) int { return checkExtension(s.fd, c) }
+
+func checkExtension(fd *sys.FD, c Capability) int {
+	n, err := fd.Ioctl(uapi.CheckExtension, uintptr(c))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Require returns an error that wraps feature.ErrNotSupported and names the first of
+// caps that KVM lacks.
+func (s *System) Require(caps ...Capability) error {
+	for _, c := range caps {
+		if s.Capability(c) == 0 {
+			return feature.Missing(fmt.Sprintf("KVM capability %v (%d)", c, int(c)), "a newer kernel is needed")
+		}
+	}
+	return nil
+}
+
+// RecommendedVCPUs is the number of vCPUs per VM up to which KVM expects to run well.
+func (s *System) RecommendedVCPUs() int { return max(s.Capability(uapi.CapNrVCPUs), 1) }
+
+// MaxVCPUs is the greatest number of vCPUs per VM.
+func (s *System) MaxVCPUs() int { return max(s.Capability(uapi.CapMaxVCPUs), s.RecommendedVCPUs()) }
+
+// VCPUMmapSize is the size in bytes of the area shared with the kernel per vCPU.
+func (s *System) VCPUMmapSize() int { return s.pageSize }
+
+// CreateVM makes a VM without memory, vCPUs and interrupt controller. The caller closes it.
+func (s *System) CreateVM() (*VM, error) {
+	// KVM gives up with EINTR when a signal, as Go's own, comes while it waits.
+	fd, err := sys.Retry(func() (int, error) { return s.fd.Ioctl(uapi.CreateVM, 0) })
+	if err != nil {
+		return nil, fmt.Errorf("create VM: %w", err)
+	}
+	vm := &VM{fd: sys.NewFD(fd, "kvm vm"), pageSize: s.pageSize}
+	vm.routing = newRouting(vm)
+	return vm, nil
+}
+
+// Close closes /dev/kvm. VMs made from it live on. Further calls do nothing.
+func (s *System) Close() error { return s.fd.Close() }
