@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ModulesList names the kernel modules to load at the start, one path in the initramfs
+// a line, in the order of their dependencies.
+const ModulesList = "/modules.list"
+
+// basicMounts are the kernel's own file systems, in order.
+var basicMounts = []struct {
+	source, target, fstype string
+	flags                  uintptr
+	data                   string
+	optional               bool
+}{
+	{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
+	{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", false},
+	{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755", false},
+	{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666", true},
+	{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777", true},
+	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755", false},
+	{"tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777", false},
+	{"cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"debugfs", "/sys/kernel/debug", "debugfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"tracefs", "/sys/kernel/tracing", "tracefs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+}
+
+// carried are the mounts that move along into a new root.
+var carried = []string{"/proc", "/sys", "/dev", "/run", "/tmp"}
+
+// mountBasics mounts what the kernel has. A file system that it lacks is a warning.
+func (g *guest) mountBasics() {
+	for _, m := range basicMounts {
+		os.MkdirAll(m.target, 0o755)
+		err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
+		// The kernel may have mounted devtmpfs itself.
+		if err != nil && !m.optional && !errors.Is(err, unix.EBUSY) {
+			g.warn("mount %s: %v", m.target, err)
+		}
+	}
+	for target, link := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
+		"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	} {
+		os.Symlink(link, target)
+	}
+}
+
+// loadModules loads ModulesList and frees the files. A module that doesn't load is a
+// warning: it may be built in, or for hardware that is not there.
+func (g *guest) loadModules() {
+	f, err := os.Open(ModulesList)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		path := strings.TrimSpace(lines.Text())
+		if path == "" {
+			continue
+		}
+		if err := loadModule(path); err != nil && !errors.Is(err, unix.EEXIST) {
+			g.warn("load module %s: %v", path, err)
+		}
+		os.Remove(path)
+	}
+}
+
+func loadModule(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.FinitModule(int(f.Fd()), "", 0)
+}
+
+// upLoopback sets the loopback interface up, which gives it its addresses.
+func upLoopback() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}

@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// exec runs a command from start to end on its control stream.
+func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
+	streams := make(map[agentproto.Stream]*yamux.Stream)
+	defer func() {
+		for _, stream := range streams {
+			stream.SetDeadline(past())
+			stream.Close()
+		}
+	}()
+	for _, name := range e.Streams {
+		stream, err := s.claim(e.ID, name)
+		if err != nil {
+			refuse(control, agentproto.Failed, err)
+			return
+		}
+		streams[name] = stream
+	}
+	files, err := openStdio(streams, e.TTY)
+	if err != nil {
+		refuse(control, agentproto.Failed, fmt.Errorf("open the standard streams: %w", err))
+		return
+	}
+	command, err := s.start(e, files)
+	files.closeChildEnds()
+	if err != nil {
+		files.abandon()
+		refuse(control, agentproto.Failed, err)
+		return
+	}
+	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Started: &agentproto.Started{PID: command.pid}})
+	files.run(s.machine.catch)
+	go func() {
+		defer s.machine.catch()
+		obey(control, command, files)
+	}()
+	status := <-command.exited
+	files.finish()
+	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exitOf(status)})
+}
+
+// start forks the command, as the leader of a session and process group of its own. No
+// parent-death signal is set: that is bound to the thread that forks, which the Go runtime may end at any time.
+func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
+	s.mu.Lock()
+	env := s.env
+	s.mu.Unlock()
+	env = mergeEnv(env, e.Env)
+	dir := e.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	if info, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("working directory: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("working directory: %s is not a directory", dir)
+	}
+	path, err := lookPath(e.Args[0], getEnv(env, "PATH"), dir)
+	if err != nil {
+		return nil, err
+	}
+	attr := &syscall.ProcAttr{
+		Dir: dir, Env: env, Files: files.childFiles(),
+		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: e.TTY != nil, Ctty: 0},
+	}
+	if u := e.User; u != nil {
+		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
+	}
+	command, err := s.children.start(func() (int, error) { return syscall.ForkExec(path, e.Args, attr) })
+	if err != nil {
+		return nil, execError(path, err)
+	}
+	return command, nil
+}
+
+// execError says why a file that is there and executable could not be executed.
+func execError(path string, err error) error {
+	refusal := func(reason string) error {
+		return &agentproto.Error{Kind: agentproto.NotExecutable, Message: path + ": " + reason}
+	}
+	switch {
+	case errors.Is(err, syscall.ENOEXEC):
+		return refusal("neither a program for this kernel nor a script with a #! line")
+	case errors.Is(err, syscall.ENOENT):
+		return refusal("the interpreter or dynamic loader that it names is missing in the guest")
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.E2BIG),
+		errors.Is(err, syscall.ELIBBAD), errors.Is(err, syscall.EISDIR):
+		return refusal(err.Error())
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// obey does what the host says about a running command. When the host closes the
+// stream it has given the command up, which is killed.
+func obey(control *yamux.Stream, command *child, files *stdio) {
+	for {
+		c, err := agentproto.ReadControl(control)
+		if err != nil {
+			command.signal(syscall.SIGKILL)
+			return
+		}
+		if c.Resize != nil {
+			files.resize(*c.Resize)
+		}
+		if c.Signal != 0 {
+			command.signal(syscall.Signal(c.Signal))
+		}
+	}
+}
+
+func exitOf(status syscall.WaitStatus) *agentproto.Exit {
+	if status.Signaled() {
+		return &agentproto.Exit{Signal: int(status.Signal()), CoreDumped: status.CoreDump()}
+	}
+	return &agentproto.Exit{Code: status.ExitStatus()}
+}

@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// lookPath finds a command as a shell does: a name with a slash is a path, relative
+// to dir, any other is looked for in path's folders. The error is an *agentproto.Error.
+func lookPath(name, path, dir string) (string, error) {
+	if strings.Contains(name, "/") {
+		if err := checkExecutable(absolute(name, dir)); err != nil {
+			return "", lookupError(name, err)
+		}
+		return name, nil
+	}
+	found := error(fs.ErrNotExist)
+	for _, folder := range filepath.SplitList(path) {
+		file := absolute(filepath.Join(folder, name), dir)
+		err := checkExecutable(file)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			found = err
+		}
+	}
+	return "", lookupError(name, found)
+}
+
+func absolute(path, dir string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func checkExecutable(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return unix.EISDIR
+	case info.Mode().Perm()&0o111 == 0:
+		return fs.ErrPermission
+	}
+	return nil
+}
+
+func lookupError(name string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return &agentproto.Error{Kind: agentproto.NotFound, Message: name + ": command not found in the guest"}
+	}
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err
+	}
+	return &agentproto.Error{Kind: agentproto.NotExecutable, Message: name + ": " + err.Error()}
+}
+
+// mergeEnv returns base with more added; of several values of one name the last wins.
+func mergeEnv(base, more []string) []string {
+	merged := slices.Clone(base)
+	for _, kv := range more {
+		name, _, _ := strings.Cut(kv, "=")
+		merged = slices.DeleteFunc(merged, func(old string) bool { return strings.HasPrefix(old, name+"=") })
+		merged = append(merged, kv)
+	}
+	return merged
+}
+
+func getEnv(env []string, name string) string {
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}

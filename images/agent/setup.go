@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// layers is where the parts of overlays are mounted: in the initramfs, where the new
+// root hides them, and for further mounts below /run.
+const layers = "/.stile"
+
+// setup implements machine.
+func (g *guest) setup(s *agentproto.Setup) error {
+	if s.UnixNano != 0 {
+		ts := unix.NsecToTimespec(s.UnixNano)
+		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+			return fmt.Errorf("set the clock: %w", err)
+		}
+	}
+	if s.Hostname != "" {
+		if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+			return fmt.Errorf("set the host name: %w", err)
+		}
+	}
+	if s.Root.Kind != agentproto.MountNone {
+		if err := mountAt(&s.Root, layers+"/root", layers+"/0"); err != nil {
+			return fmt.Errorf("mount the root: %w", err)
+		}
+		if err := switchRoot(layers + "/root"); err != nil {
+			return fmt.Errorf("make %s the root: %w", s.Root.Source, err)
+		}
+		g.mounted = append(g.mounted, "/")
+	}
+	// In the new root, whose symbolic links lead where they should.
+	for i := range s.Mounts {
+		m := &s.Mounts[i]
+		if err := mountAt(m, m.Target, fmt.Sprintf("/run%s/%d", layers, i+1)); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Target, err)
+		}
+		g.mounted = append(g.mounted, m.Target)
+	}
+	if s.Resolv != "" {
+		// Best effort: a read-only root has its own idea of name servers.
+		os.MkdirAll("/etc", 0o755)
+		os.Remove("/etc/resolv.conf") // often a link to a daemon's file that isn't here
+		os.WriteFile("/etc/resolv.conf", []byte(s.Resolv), 0o644)
+	}
+	return nil
+}
+
+// mountAt mounts m at target. Overlays put their layers below scratch.
+func mountAt(m *agentproto.Mount, target, scratch string) error {
+	if !m.Overlay {
+		if err := makeTarget(m, target); err != nil {
+			return err
+		}
+		return mountSource(m, target, m.ReadOnly)
+	}
+	lower, memory := scratch+"/lower", scratch+"/memory"
+	upper, work := memory+"/upper", memory+"/work"
+	if err := os.MkdirAll(lower, 0o755); err != nil {
+		return err
+	}
+	if err := mountSource(m, lower, true); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(memory, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", memory, "tmpfs", 0, "mode=0755"); err != nil {
+		return fmt.Errorf("tmpfs for the overlay: %w", err)
+	}
+	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	flags := uintptr(0)
+	if m.ReadOnly {
+		flags = unix.MS_RDONLY
+	}
+	// The lower layer's inode numbers are kept only within one file system: a share may span several.
+	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,xino=off", lower, upper, work)
+	if err := unix.Mount("overlay", target, "overlay", flags, data); err != nil {
+		return missing("overlay", err)
+	}
+	return nil
+}
+
+// mountSource mounts where m's files come from.
+func mountSource(m *agentproto.Mount, target string, readOnly bool) error {
+	var flags uintptr
+	if readOnly {
+		flags = unix.MS_RDONLY
+	}
+	switch m.Kind {
+	case agentproto.Mount9P:
+		// One attach for all users, with permissions checked by the guest's kernel. What can't be
+		// written here may be cached for good; a share that both sides write only for mmap.
+		data := "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=mmap"
+		if readOnly {
+			data = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose"
+		}
+		return missing("9p", unix.Mount(m.Source, target, "9p", flags, options(data, m.Options)))
+	case agentproto.MountFS:
+		return missing("virtiofs", unix.Mount(m.Source, target, "virtiofs", flags, m.Options))
+	case agentproto.MountTmpfs:
+		return missing("tmpfs", unix.Mount("tmpfs", target, "tmpfs", flags, m.Options))
+	case agentproto.MountBlock:
+		return mountBlock(m, target, flags)
+	}
+	return fmt.Errorf("unknown kind of mount %q", m.Kind)
+}
+
+// options joins the agent's own options and the host's, which the kernel reads last.
+func options(own, given string) string {
+	if given == "" {
+		return own
+	}
+	return own + "," + given
+}
+
+// missing explains the error for a file system that the kernel doesn't have.
+func missing(fstype string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("this kernel has no %s: boot one that has it, or put its module into the initramfs: %w", fstype, err)
+	}
+	return fmt.Errorf("mount %s: %w", fstype, err)
+}
+
+// mountBlock mounts a block device, trying every file system when none is named.
+func mountBlock(m *agentproto.Mount, target string, flags uintptr) error {
+	if m.FSType != "" {
+		return missing(m.FSType, unix.Mount(m.Source, target, m.FSType, flags, m.Options))
+	}
+	list, err := os.ReadFile("/proc/filesystems")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(list)) {
+		fstype, needsDevice := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "\t")
+		if !needsDevice {
+			continue
+		}
+		err = unix.Mount(m.Source, target, fstype, flags, m.Options)
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTBLK) || errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return fmt.Errorf("%s has no file system that this kernel knows", m.Source)
+}
+
+// makeTarget makes the folder to mount on, unless something is there. Where the
+// root can't be written the mount itself tells.
+func makeTarget(m *agentproto.Mount, target string) error {
+	if _, err := os.Stat(target); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return fmt.Errorf("%w (a mount in a read-only root needs an existing folder)", err)
+	}
+	return nil
+}
+
+// switchRoot makes root the root of this process and of all to come. The
+// initramfs can't be unmounted or pivoted away: the new root is moved over it, as switch_root(8) does.
+func switchRoot(root string) error {
+	for _, dir := range carried {
+		target := filepath.Join(root, dir)
+		os.MkdirAll(target, 0o755)
+		if err := unix.Mount(dir, target, "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", dir, err)
+		}
+	}
+	if err := unix.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return err
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}

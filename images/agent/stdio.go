@@ -1,0 +1,221 @@
+package agent
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// stdio joins a command's standard streams to the host's.
+type stdio struct {
+	child   [3]*os.File // the command's ends
+	tty     *os.File    // the terminal's master, or nil
+	input   *pipe       // nil without
+	outputs []*pipe
+	copies  sync.WaitGroup // the outputs' copies
+}
+
+// pipe is this process's end of a pipe or terminal, and the stream that it is joined to.
+type pipe struct {
+	file   *os.File
+	stream *yamux.Stream
+}
+
+// openStdio opens a terminal, or a pipe for each stream and /dev/null for the others.
+func openStdio(streams map[agentproto.Stream]*yamux.Stream, size *agentproto.Winsize) (*stdio, error) {
+	s := new(stdio)
+	if err := s.open(streams, size); err != nil {
+		s.closeChildEnds()
+		s.abandon()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stdio) open(streams map[agentproto.Stream]*yamux.Stream, size *agentproto.Winsize) error {
+	if size != nil {
+		return s.openTTY(streams[agentproto.StreamTTY], *size)
+	}
+	for i, name := range []agentproto.Stream{agentproto.Stdin, agentproto.Stdout, agentproto.Stderr} {
+		stream := streams[name]
+		if stream == nil {
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			s.child[i] = null
+			continue
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		if name == agentproto.Stdin {
+			s.child[i], s.input = r, &pipe{w, stream}
+		} else {
+			s.child[i] = w
+			s.outputs = append(s.outputs, &pipe{r, stream})
+		}
+	}
+	return nil
+}
+
+func (s *stdio) openTTY(stream *yamux.Stream, size agentproto.Winsize) error {
+	master, slave, err := openPTY(size)
+	if err != nil {
+		return err
+	}
+	s.tty, s.child[0] = master, slave
+	s.outputs = []*pipe{{master, stream}}
+	return nil
+}
+
+// childFiles returns the descriptors that become the command's 0, 1 and 2.
+func (s *stdio) childFiles() []uintptr {
+	if s.tty != nil {
+		fd := s.child[0].Fd()
+		return []uintptr{fd, fd, fd}
+	}
+	return []uintptr{s.child[0].Fd(), s.child[1].Fd(), s.child[2].Fd()}
+}
+
+func (s *stdio) closeChildEnds() {
+	for _, f := range s.child {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// abandon closes this process's ends, when no command came to be.
+func (s *stdio) abandon() {
+	if s.input != nil {
+		s.input.file.Close()
+	}
+	for _, o := range s.outputs {
+		o.file.Close()
+	}
+}
+
+// run starts to copy. catch is deferred in each goroutine.
+func (s *stdio) run(catch func()) {
+	if s.tty != nil {
+		go func() {
+			defer catch()
+			typeInto(s.tty, s.outputs[0].stream)
+		}()
+	}
+	if s.input != nil {
+		go func() {
+			defer catch()
+			s.input.feed()
+		}()
+	}
+	for _, o := range s.outputs {
+		s.copies.Go(func() {
+			defer catch()
+			o.drain()
+		})
+		if s.tty == nil {
+			go func() {
+				defer catch()
+				o.watch()
+			}()
+		}
+	}
+}
+
+// feed copies the host's bytes to the command, until they end or the command reads no more.
+func (p *pipe) feed() {
+	io.Copy(struct{ io.Writer }{p.file}, p.stream)
+	p.file.Close()
+	p.stream.Close() // tells the host that no more is wanted
+}
+
+// drain copies the command's output to the host until it ends. Past the file's read
+// deadline, which finish sets, it copies only what is already in the pipe.
+func (p *pipe) drain() {
+	_, err := io.Copy(struct{ io.Writer }{p.stream}, struct{ io.Reader }{p.file})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.drainRest()
+	}
+	p.file.Close()
+	p.stream.Close()
+}
+
+// drainRest copies what the command left in the pipe, and nothing that somebody
+// else who still holds it writes later.
+func (p *pipe) drainRest() {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		rest, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		if err != nil || rest <= 0 {
+			return
+		}
+		buf := make([]byte, rest)
+		for rest > 0 {
+			n, err := unix.Read(int(fd), buf[:rest])
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil || n <= 0 {
+				return
+			}
+			if _, err := p.stream.Write(buf[:n]); err != nil {
+				return
+			}
+			rest -= n
+		}
+	})
+}
+
+// watch waits until the host closes its end, and breaks the pipe: nobody wants the output any more.
+func (p *pipe) watch() {
+	io.Copy(io.Discard, p.stream)
+	p.file.Close()
+}
+
+const (
+	// settle is how long a pipe's reader waits after the command's end, for the kernel
+	// has everything in the pipe by then.
+	settle = 0
+	// settleTTY is the same for a terminal, whose bytes pass a queue in the kernel and
+	// which reports its own end.
+	settleTTY = time.Second
+)
+
+// finish is called when the command has ended. When it returns, everything that the
+// command wrote has been sent, and the streams are closed. Processes that the command left
+// behind may still hold its standard streams: their output is dropped.
+func (s *stdio) finish() {
+	wait := time.Duration(settle)
+	if s.tty != nil {
+		wait = settleTTY
+	}
+	for _, o := range s.outputs {
+		o.file.SetReadDeadline(time.Now().Add(wait))
+	}
+	s.copies.Wait()
+	if s.input != nil {
+		s.input.stream.SetReadDeadline(past())
+	}
+}
+
+func (s *stdio) resize(size agentproto.Winsize) {
+	if s.tty != nil {
+		setSize(s.tty, size)
+	}
+}
+
+// past returns a deadline that is over.
+func past() time.Time { return time.Unix(1, 0) }
