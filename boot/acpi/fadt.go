@@ -47,8 +47,7 @@ func fadt(c Config, facs, dsdt uint64) []byte {
 	le.PutUint32(t[112:], fadtWBINVD|fadtProcC1|fadtNoSleepKey|fadtNoFixedRTC|fadtResetReg|fadtHeadless)
 	gas(t[116:], layout.PortReset, 1, accessByte)
 	t[128] = layout.ResetValue
-	// Where both a 32-bit and a 64-bit address of a table are given, they must agree;
-	// Linux prefers the latter, and takes FACS from one only.
+	// The DSDT may stand in both the 32-bit and the 64-bit field, the FACS only in one.
 	le.PutUint64(t[140:], dsdt)
 	gas(t[148:], layout.PortPM1Event, pm1EventLen, accessWord)
 	gas(t[172:], layout.PortPM1Control, pm1ControlLen, accessWord)
