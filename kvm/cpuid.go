@@ -33,11 +33,23 @@ func (s *System) SupportedCPUID() ([]CPUIDEntry, error) {
 }
 
 // SetCPUID sets what the guest sees. It must come before the vCPU first runs.
+//
+// It also sets XCR0 to all components that entries offer, where a CPU after reset has
+// x87 only. A guest sets XCR0 before it uses it, so on most hosts this changes nothing. But
+// the SVM that QEMU 7.2 emulates does not intercept XSETBV: KVM never learns of the guest's
+// XCR0, tells the size of the XSAVE area for the initial one, and puts that back on each
+// entry. Linux 7.1 then finds "size 2696 != kernel_size 576" and crashes.
 func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	if _, err := sys.IoctlBytes(c.fd, uapi.SetCPUID2, list(entries)); err != nil {
 		return fmt.Errorf("set %d CPUID entries of vCPU %d: %w", len(entries), c.id, err)
 	}
-	return nil
+	xcr0 := initialXCR0(entries)
+	if xcr0 == 0 {
+		return nil
+	}
+	xcrs := &XCRs{NrXRCS: 1}
+	xcrs.Registers[0].Value = xcr0
+	return c.SetXCRs(xcrs)
 }
 
 // CPUID returns what the guest sees. KVM changes some of what was set: bits that follow
