@@ -32,6 +32,9 @@ type Handler interface {
 type Bus struct {
 	mu      sync.Mutex // serialises changes
 	regions atomic.Pointer[[]*Registration]
+	gone    map[string]uint64 // accesses to regions that left, by name
+
+	unclaimed atomic.Uint64 // accesses that hit nothing
 }
 
 // Add routes [start, start+size) to h. name appears in errors.
@@ -64,6 +67,7 @@ func (b *Bus) remove(r *Registration) {
 	if i < 0 {
 		return
 	}
+	b.retire(r)
 	next := slices.Concat(old[:i], old[i+1:])
 	b.regions.Store(&next)
 }
@@ -105,6 +109,7 @@ func (b *Bus) access(addr uint64, p []byte, write bool) bool {
 		switch {
 		case r == nil:
 			claimed = false
+			b.unclaimed.Add(1)
 			if !write {
 				ones(p[:n])
 			}
@@ -135,6 +140,7 @@ func (b *Bus) enter(addr uint64, n int) (*Registration, int) {
 			return nil, clip(n, r.start-addr-1)
 		}
 		if r.enter() {
+			r.hits.Add(1)
 			return r, clip(n, r.last-addr)
 		}
 		// The region went between the load and the count: Detach marks it after the

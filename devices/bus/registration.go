@@ -24,6 +24,7 @@ type Registration struct {
 	handler Handler
 
 	calls atomic.Int64 // calls in flight, and gone
+	hits  atomic.Uint64
 	idle  chan struct{}
 }
 

@@ -135,3 +135,22 @@ func (m *Memory) Close() error {
 	m.regions, m.mappings = nil, nil
 	return errors.Join(errs...)
 }
+
+// Resident returns how many bytes of RAM are backed by host memory at present.
+func (m *Memory) Resident() uint64 {
+	var pages uint64
+	var vec [4096]byte
+	for _, r := range m.regions {
+		for b := r.Bytes; len(b) > 0; {
+			n := min(len(b), len(vec)*layout.PageSize)
+			if sys.Mincore(b[:n], vec[:]) != nil {
+				break
+			}
+			for _, v := range vec[:n/layout.PageSize] {
+				pages += uint64(v & 1)
+			}
+			b = b[n:]
+		}
+	}
+	return pages * layout.PageSize
+}

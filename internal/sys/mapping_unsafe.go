@@ -57,3 +57,13 @@ func (m *Mapping) Close() error {
 // Addr returns the host virtual address of b's first byte. Only for memory outside
 // the Go heap, which does not move.
 func Addr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// Mincore sets a byte in vec for each page of b, with bit 0 for a page in memory. b
+// starts on a page; vec holds at least a byte per page of it.
+func Mincore(b, vec []byte) error {
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, Addr(b), uintptr(len(b)), uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

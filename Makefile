@@ -1,0 +1,41 @@
+# make run   builds stile, installs what is missing, boots a VM and runs a command in it
+# make test  does the same for the whole test suite
+# make soak  long runs and fuzzing; make bench  measurements; see CONTRIBUTING.md
+
+GO      ?= go
+BIN     := bin/stile
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+
+export CGO_ENABLED = 0
+
+.PHONY: all run test check soak bench fuzz clean deps build
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/stile
+
+# What a machine lacks is told by stile itself.
+deps: build
+	hack/deps $(BIN)
+
+run: deps
+	$(BIN) run -- uname -a
+
+check:
+	hack/check
+
+test: deps check
+	hack/test
+
+soak: deps
+	hack/soak
+
+bench: deps
+	hack/bench
+
+fuzz:
+	hack/fuzz
+
+clean:
+	rm -rf bin

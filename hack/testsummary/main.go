@@ -1,0 +1,91 @@
+// Command testsummary reads the output of go test -json and prints what a person
+// wants at the end: failures whole, a line for each package, what was skipped and why,
+// and the totals.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+)
+
+type event struct {
+	Action  string
+	Package string
+	Test    string
+	Output  string
+	Elapsed float64
+}
+
+type test struct{ pkg, name string }
+
+func main() {
+	output := make(map[test]*strings.Builder)
+	counts := make(map[string]int)
+	reasons := make(map[string]int)
+	scanner := bufio.NewScanner(os.Stdin)
+	scanner.Buffer(nil, 16<<20)
+	for scanner.Scan() {
+		var e event
+		if json.Unmarshal(scanner.Bytes(), &e) != nil {
+			fmt.Println(scanner.Text())
+			continue
+		}
+		key := test{e.Package, e.Test}
+		switch e.Action {
+		case "output", "build-output":
+			if output[key] == nil {
+				output[key] = new(strings.Builder)
+			}
+			output[key].WriteString(e.Output)
+			continue
+		case "pass", "fail", "skip":
+		default:
+			continue
+		}
+		if e.Action == "fail" {
+			fmt.Printf("FAIL %s %s\n%s", e.Package, e.Test, text(output[key]))
+		}
+		if e.Test == "" {
+			fmt.Printf("%-4s %s %.1fs\n", e.Action, e.Package, e.Elapsed)
+			continue
+		}
+		counts[e.Action]++
+		if e.Action == "skip" {
+			reasons[reason(text(output[key]))]++
+		}
+	}
+	for _, r := range sorted(reasons) {
+		fmt.Printf("skipped %d: %s\n", reasons[r], r)
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", counts["pass"], counts["fail"], counts["skip"])
+}
+
+func text(b *strings.Builder) string {
+	if b == nil {
+		return ""
+	}
+	return b.String()
+}
+
+// reason finds the line that testenv.Missing wrote.
+func reason(out string) string {
+	for line := range strings.Lines(out) {
+		if _, after, ok := strings.Cut(line, "missing "); ok {
+			return strings.TrimSpace(after)
+		}
+	}
+	return "no reason given"
+}
+
+func sorted(m map[string]int) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}

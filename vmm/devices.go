@@ -1,0 +1,118 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/stile-vmm/stile/devices/legacy"
+	"github.com/stile-vmm/stile/devices/pci"
+	"github.com/stile-vmm/stile/devices/virtio"
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// devices is everything on the VM's buses.
+type devices struct {
+	board *legacy.Board
+	root  *pci.Root
+	agent *virtio.Port // nil without AgentPort
+
+	transports []*virtio.Transport
+	closers    []io.Closer // what stands behind devices; closed after the transports
+}
+
+// newDevices builds the devices of v's Config and puts them onto its buses. What it
+// returns is to be closed, also after an error.
+func (v *VM) newDevices() (*devices, error) {
+	d := &devices{}
+	irqs := interrupts{v.vm}
+	var err error
+	d.board, err = legacy.New(legacy.Options{Ports: &v.ports, IRQ: irqs, Notify: v.notify, Serial: v.console})
+	if err != nil {
+		return d, err
+	}
+	d.root, err = pci.NewRoot(pci.Options{
+		Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.mmio64(), NoPorts: true,
+	})
+	if err != nil {
+		return d, err
+	}
+	if err := d.addConsole(v, irqs); err != nil {
+		return d, err
+	}
+	if !v.cfg.NoRNG {
+		if err := d.add(v, irqs, "rng", virtio.NewRNG()); err != nil {
+			return d, err
+		}
+	}
+	for _, s := range v.cfg.Shares {
+		if err := d.addShare(v, irqs, s); err != nil {
+			return d, err
+		}
+	}
+	if err := d.root.Assign(); err != nil {
+		return d, err
+	}
+	if v.cfg.Input != nil {
+		go func() { _, _ = io.Copy(d.board.UART.Input(), v.cfg.Input) }() // ends with the input or the board
+	}
+	return d, nil
+}
+
+func (d *devices) addConsole(v *VM, irqs interrupts) error {
+	var ports []string
+	if v.cfg.AgentPort {
+		ports = append(ports, agentproto.PortName)
+	}
+	console := virtio.NewConsole(virtio.ConsoleOptions{Output: v.console, Ports: ports})
+	d.agent = console.Port(agentproto.PortName)
+	return d.add(v, irqs, "console", console)
+}
+
+// add puts a virtio device onto the bus.
+func (d *devices) add(v *VM, irqs interrupts, name string, dev virtio.Device) error {
+	t, err := virtio.New(dev, virtio.Options{Name: name, Memory: v.mem, IRQ: irqs})
+	if err != nil {
+		return err
+	}
+	d.transports = append(d.transports, t)
+	if _, err := d.root.Add(-1, 0, t.Function()); err != nil {
+		return fmt.Errorf("virtio %s: %w", name, err)
+	}
+	return nil
+}
+
+// notify takes what the guest did to its power.
+func (v *VM) notify(e legacy.Event) {
+	switch e.Kind {
+	case legacy.PowerOff:
+		v.end(Result{Reason: PowerOff})
+	case legacy.Reset:
+		v.end(Result{Reason: Reset})
+	case legacy.Panic:
+		v.end(Result{Reason: Panic})
+	case legacy.DebugExit:
+		v.end(Result{Reason: DebugExit, Code: int(e.Value)})
+	}
+}
+
+// close takes the devices off the buses and frees them. No vCPU may be running.
+func (d *devices) close() error {
+	var errs []error
+	if d.agent != nil {
+		errs = append(errs, d.agent.Close())
+	}
+	if d.root != nil {
+		d.root.Close()
+	}
+	for _, t := range d.transports {
+		errs = append(errs, t.Close())
+	}
+	for _, c := range d.closers {
+		errs = append(errs, c.Close())
+	}
+	if d.board != nil {
+		errs = append(errs, d.board.Close())
+	}
+	return errors.Join(errs...)
+}

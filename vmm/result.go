@@ -1,0 +1,50 @@
+package vmm
+
+import (
+	"fmt"
+	"time"
+)
+
+// Reason tells why a VM ended.
+type Reason string
+
+const (
+	PowerOff    Reason = "poweroff"     // the guest switched itself off (ACPI S5)
+	Reset       Reason = "reset"        // the guest asked for a reboot
+	Panic       Reason = "panic"        // the guest kernel panicked (pvpanic, or said so on its console)
+	TripleFault Reason = "triple-fault" // a vCPU shut down
+	DebugExit   Reason = "debug-exit"   // the guest wrote to the debug-exit port
+	Failed      Reason = "failed"       // KVM could not go on
+	Canceled    Reason = "canceled"     // the context given to Run ended
+)
+
+// Result is how a VM's run ended.
+type Result struct {
+	Reason Reason `json:"reason"`
+	Code   int    `json:"code,omitempty"`   // what was written to the debug-exit port
+	Detail string `json:"detail,omitempty"` // for a person: vCPU state of a fault, the panic's first line
+}
+
+func (r Result) String() string {
+	if r.Detail == "" {
+		return string(r.Reason)
+	}
+	return fmt.Sprintf("%s: %s", r.Reason, r.Detail)
+}
+
+// Died reports whether the guest ended by a fault of its own.
+func (r Result) Died() bool {
+	return r.Reason == Panic || r.Reason == TripleFault || r.Reason == Failed
+}
+
+// Phase is a point on a VM's way.
+type Phase struct {
+	Name string
+	At   time.Time
+}
+
+// Stats counts what a VM cost. Counts are exits to user space.
+type Stats struct {
+	Exits   map[string]uint64 `json:"exits"`   // by reason
+	Devices map[string]uint64 `json:"devices"` // by the device or port that was accessed
+}

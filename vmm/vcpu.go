@@ -1,0 +1,96 @@
+package vmm
+
+import (
+	"fmt"
+
+	"github.com/stile-vmm/stile/devices/bus"
+	"github.com/stile-vmm/stile/kvm"
+)
+
+// cpu runs one vCPU. Its goroutine is the only one that touches it until it returns;
+// others may only kick.
+type cpu struct {
+	vcpu  *kvm.VCPU
+	ports *bus.Bus
+	mem   *bus.Bus
+	end   func(Result) // reports why the VM ends; the first report counts
+	stop  func() bool  // whether the VM is to stop
+	exits exitCounts
+}
+
+// exitCounts counts exits by reason. KVM's reasons are small numbers; others share the
+// last place.
+type exitCounts [48]uint64
+
+func (e *exitCounts) add(r kvm.Reason) { e[min(int(r), len(e)-1)]++ }
+
+// run runs the guest until the VM is to stop or this vCPU ends it.
+func (c *cpu) run() {
+	c.vcpu.Bind()
+	defer c.vcpu.Unbind()
+	for !c.stop() {
+		exit, err := c.vcpu.Run()
+		if err != nil {
+			c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v", c.vcpu.ID(), err)})
+			return
+		}
+		c.exits.add(exit.Reason)
+		if !c.handle(exit) {
+			return
+		}
+	}
+}
+
+// handle answers an exit. It returns false when the guest can't go on.
+func (c *cpu) handle(exit kvm.Exit) bool {
+	switch exit.Reason {
+	case kvm.ExitIO:
+		c.io(exit.IO())
+	case kvm.ExitMMIO:
+		m := exit.MMIO()
+		if m.Write {
+			c.mem.Write(m.Addr, m.Data)
+		} else {
+			c.mem.Read(m.Addr, m.Data)
+		}
+	case kvm.ExitInterrupted, kvm.ExitIRQWindowOpen, kvm.ExitHLT:
+	case kvm.ExitShutdown:
+		c.end(Result{Reason: TripleFault, Detail: c.vcpu.Describe()})
+		return false
+	case kvm.ExitSystemEvent:
+		return c.systemEvent(exit.SystemEvent())
+	default:
+		c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v\n%s", c.vcpu.ID(), exit, c.vcpu.Describe())})
+		return false
+	}
+	return true
+}
+
+// io performs a port access. The items of a string instruction go to the port in turn.
+func (c *cpu) io(io kvm.IO) {
+	for data := io.Data; len(data) >= io.Size; data = data[io.Size:] {
+		if io.Out {
+			c.ports.Write(uint64(io.Port), data[:io.Size])
+		} else {
+			c.ports.Read(uint64(io.Port), data[:io.Size])
+		}
+	}
+}
+
+// System events (Documentation/virt/kvm/api.rst, KVM_EXIT_SYSTEM_EVENT).
+const (
+	systemShutdown = 1
+	systemReset    = 2
+)
+
+func (c *cpu) systemEvent(e kvm.SystemEvent) bool {
+	switch e.Type {
+	case systemShutdown:
+		c.end(Result{Reason: PowerOff})
+	case systemReset:
+		c.end(Result{Reason: Reset})
+	default:
+		c.end(Result{Reason: Panic, Detail: fmt.Sprintf("system event %d", e.Type)})
+	}
+	return false
+}

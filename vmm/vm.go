@@ -1,0 +1,276 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stile-vmm/stile/boot"
+	"github.com/stile-vmm/stile/boot/acpi"
+	"github.com/stile-vmm/stile/devices/bus"
+	"github.com/stile-vmm/stile/internal/guestmem"
+	"github.com/stile-vmm/stile/internal/layout"
+	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
+	"github.com/stile-vmm/stile/kvm"
+)
+
+// VM is one virtual machine: made by New, run once by Run, freed by Close.
+type VM struct {
+	cfg     Config
+	vm      *kvm.VM
+	mem     *guestmem.Memory
+	slots   *slots
+	cpus    []*cpu
+	ports   bus.Bus
+	memory  bus.Bus
+	console *console
+	devices *devices
+
+	stopping atomic.Bool
+	ended    chan struct{} // closed once result is set
+	endOnce  sync.Once
+	result   Result
+
+	started time.Time // when New began
+	mu      sync.Mutex
+	phases  []Phase
+}
+
+// New opens the host's devices, builds the machine and loads the kernel. ctx bounds only
+// New itself. On an error nothing is left open.
+func New(ctx context.Context, cfg Config) (*VM, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := cfg.checkHost(); err != nil {
+		return nil, err
+	}
+	v := &VM{cfg: cfg, ended: make(chan struct{}), started: time.Now()}
+	v.console = newConsole(cfg.Console, func() { v.end(Result{Reason: Panic}) })
+	if err := v.build(ctx); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
+// build makes the parts in the order that costs least: memory slots before the
+// interrupt controller, doorbells last (package kvm tells why). The kernel is read from
+// its file meanwhile.
+func (v *VM) build(ctx context.Context) error {
+	system, err := kvm.Open()
+	if err != nil {
+		return err
+	}
+	defer system.Close()
+	if v.vm, err = system.CreateVM(); err != nil {
+		return err
+	}
+	if v.mem, err = guestmem.New(layout.RAM(v.cfg.Memory)); err != nil {
+		return err
+	}
+	loaded := make(chan error, 1)
+	var entry boot.Entry
+	go func() {
+		var err error
+		entry, err = v.load()
+		loaded <- err
+	}()
+	machineErr := v.buildMachine(system)
+	v.mark("machine")
+	if err := errors.Join(<-loaded, machineErr); err != nil {
+		return err
+	}
+	v.mark("kernel loaded")
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return enter(v.cpus[0].vcpu, entry)
+}
+
+// load puts the kernel, its initrds and the ACPI tables into guest RAM.
+func (v *VM) load() (boot.Entry, error) {
+	kernel, err := boot.Open(v.cfg.Kernel)
+	if err != nil {
+		return boot.Entry{}, err
+	}
+	defer kernel.Close()
+	opts := boot.Options{Cmdline: v.cfg.Cmdline, RSDP: layout.ACPI}
+	for _, path := range v.cfg.Initrds {
+		initrd, err := boot.OpenInitrd(path)
+		if err != nil {
+			return boot.Entry{}, err
+		}
+		defer initrd.Close()
+		opts.Initrds = append(opts.Initrds, initrd)
+	}
+	entry, err := boot.Load(v.mem, kernel, opts)
+	if err != nil {
+		return boot.Entry{}, err
+	}
+	tables, err := acpi.Build(layout.ACPI, acpi.Config{CPUs: v.cfg.cpus(), MMIO64: v.mmio64(), COM1: true, RTC: true, PVPanic: true})
+	if err != nil {
+		return boot.Entry{}, err
+	}
+	return entry, v.mem.Write(layout.ACPI, tables)
+}
+
+// mmio64Size is the size of the 64-bit PCI window, in bytes. Emulated devices need little
+// of it; it stays below 2^36, which every CPU with hardware virtualisation can address.
+const mmio64Size = 4 * layout.GiB
+
+func (v *VM) mmio64() layout.Range {
+	return layout.Range{Start: layout.MMIO64(v.cfg.Memory), Size: mmio64Size}
+}
+
+func (v *VM) buildMachine(system *kvm.System) error {
+	if err := v.vm.SetIdentityMapAddr(layout.IdentityMap); err != nil {
+		return err
+	}
+	if err := v.vm.SetTSSAddr(layout.TSS); err != nil {
+		return err
+	}
+	v.slots = newSlots(v.vm)
+	if err := v.slots.addRAM(v.mem); err != nil {
+		return err
+	}
+	if err := v.vm.CreateIRQChip(); err != nil {
+		return err
+	}
+	if err := v.vm.CreatePIT2(true); err != nil {
+		return err
+	}
+	if err := v.createCPUs(system); err != nil {
+		return err
+	}
+	var err error
+	v.devices, err = v.newDevices()
+	return err
+}
+
+func (v *VM) createCPUs(system *kvm.System) error {
+	n := v.cfg.cpus()
+	if most := system.MaxVCPUs(); n > most {
+		return fmt.Errorf("%w: %d CPUs are more than KVM's %d", ErrConfig, n, most)
+	}
+	supported, err := system.SupportedCPUID()
+	if err != nil {
+		return err
+	}
+	for id := range n {
+		vcpu, err := v.vm.CreateVCPU(id)
+		if err != nil {
+			return err
+		}
+		v.cpus = append(v.cpus, &cpu{vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.stopping.Load})
+		entries := kvm.GuestCPUID(supported, kvm.CPUIDOptions{
+			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HideAsyncPF: v.cfg.HideAsyncPF,
+		})
+		if err := vcpu.SetCPUID(entries); err != nil {
+			return err
+		}
+		if err := vcpu.SetMSRs(kvm.MSR{Index: msrMTRRDefType, Data: mtrrWriteBack}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Agent returns the host's end of the agent's port: what is written arrives in the
+// guest once it opened the port. It is closed with the VM.
+func (v *VM) Agent() io.ReadWriteCloser { return v.devices.agent }
+
+// end records why the VM ends, unless that is known, and lets Run stop the vCPUs.
+func (v *VM) end(r Result) {
+	v.endOnce.Do(func() {
+		if line := v.console.panicked(); line != "" && r.Reason != Canceled {
+			r.Reason, r.Detail = Panic, line
+		}
+		v.result = r
+		close(v.ended)
+	})
+}
+
+// Done returns a channel that is closed when the VM has ended or begins to end.
+func (v *VM) Done() <-chan struct{} { return v.ended }
+
+// Run runs the guest until it ends or ctx does, and returns why. It is called once. The
+// error is not nil only if the VM could not be run at all.
+func (v *VM) Run(ctx context.Context) (Result, error) {
+	stopWatch := context.AfterFunc(ctx, func() { v.end(Result{Reason: Canceled, Detail: context.Cause(ctx).Error()}) })
+	defer stopWatch()
+	v.mark("guest runs")
+	var running sync.WaitGroup
+	for _, c := range v.cpus {
+		running.Go(c.run)
+	}
+	<-v.ended
+	v.stopping.Store(true)
+	var errs []error
+	for _, c := range v.cpus {
+		errs = append(errs, c.vcpu.Kick())
+	}
+	running.Wait()
+	v.mark("guest ended")
+	return v.result, errors.Join(errs...)
+}
+
+// Close frees everything, in the order that package kvm asks for. Run must have
+// returned or not been called. Further calls do nothing.
+func (v *VM) Close() error {
+	var errs []error
+	for _, c := range v.cpus {
+		errs = append(errs, c.vcpu.Close())
+	}
+	v.console.close()
+	if v.devices != nil {
+		errs = append(errs, v.devices.close())
+	}
+	if v.vm != nil {
+		errs = append(errs, v.vm.Close())
+	}
+	if v.mem != nil {
+		errs = append(errs, v.mem.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (v *VM) mark(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.phases = append(v.phases, Phase{Name: name, At: time.Now()})
+}
+
+// Phases returns the points that the VM has reached, in order.
+func (v *VM) Phases() []Phase {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return append([]Phase(nil), v.phases...)
+}
+
+// Stats returns what the VM cost. It is to be called after Run.
+func (v *VM) Stats() Stats {
+	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64)}
+	for _, c := range v.cpus {
+		for reason, n := range c.exits {
+			if n > 0 {
+				s.Exits[kvm.Reason(reason).String()] += n
+			}
+		}
+	}
+	for _, b := range []*bus.Bus{&v.ports, &v.memory} {
+		b.Accesses(func(name string, n uint64) {
+			if n > 0 {
+				s.Devices[name] += n
+			}
+		})
+	}
+	return s
+}
+
+// ResidentRAM returns how much of the guest's RAM is backed by host memory, in bytes. It
+// is for reports: counting takes a moment.
+func (v *VM) ResidentRAM() uint64 { return v.mem.Resident() }
