@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -36,7 +37,8 @@ func mount(t testing.TB, cfg share.Config) p9.File {
 	}
 	t.Cleanup(func() {
 		client.Close()
-		if err := <-done; err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		// The client clunks what is garbage, and is perhaps about to.
+		if err := <-done; err != nil && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("Serve: %v", err)
 		}
 		session.Close()
@@ -327,7 +329,7 @@ func list(t testing.TB, dir p9.File, count uint32) p9.Dirents {
 }
 
 func TestReaddir(t *testing.T) {
-	const files = 20000
+	const files = 10000
 	dir := t.TempDir()
 	for i := range files {
 		fd, err := unix.Open(fmt.Sprintf("%s/file-%d-%s", dir, i, strings.Repeat("x", i%50)), unix.O_CREAT|unix.O_WRONLY, 0o600)
@@ -462,16 +464,17 @@ func TestLimits(t *testing.T) {
 		wantErrno(t, "walk", err, unix.EMFILE)
 		must(t, files[0].Close())
 		walk(t, root, "d0")
+		runtime.KeepAlive(files)
 	})
 	t.Run("open", func(t *testing.T) {
 		root := mount(t, share.Config{Path: dir, ReadOnly: true, Limits: share.Limits{Open: 3}})
 		f := open(t, root, "d0/f")
-		open(t, root, "d0/f")
-		open(t, root, "d1")
+		others := []p9.File{open(t, root, "d0/f"), open(t, root, "d1")}
 		_, _, err := walk(t, root, "d2/f").Open(p9.ReadOnly)
 		wantErrno(t, "open", err, unix.EMFILE)
 		must(t, f.Close())
 		open(t, root, "d2/f")
+		runtime.KeepAlive(others) // the client clunks what is garbage
 	})
 	t.Run("handles", func(t *testing.T) {
 		root := mount(t, share.Config{Path: dir, ReadOnly: true, Limits: share.Limits{Handles: 2}})
