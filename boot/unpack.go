@@ -24,11 +24,15 @@ var ErrUnsupported = errors.New("payload format is not supported on the host")
 // Kernels are packed with windows of up to 128 MiB (zstd -22 --ultra).
 const maxWindow = 128 << 20
 
+// opener starts to decompress, with at most window bytes for the format's window. The
+// function it returns ends that.
+type opener func(r io.Reader, window int) (io.Reader, func(), error)
+
 // codec is a compression format of kernel payloads.
 type codec struct {
 	name  string
 	magic string
-	open  func(io.Reader) (io.Reader, func(), error) // nil: not supported
+	open  opener // nil: not supported
 }
 
 func codecs() []codec {
@@ -100,13 +104,13 @@ func (k *Kernel) Unpack(w io.Writer) error {
 	if c.open == nil {
 		return fmt.Errorf("kernel %s: %s payload: %w", k.name, c.name, ErrUnsupported)
 	}
-	if err := k.unpack(c, w); err != nil {
+	if err := k.unpack(c, w, maxWindow); err != nil {
 		return fmt.Errorf("kernel %s: unpacking its %s payload: %w", k.name, c.name, err)
 	}
 	return nil
 }
 
-func (k *Kernel) unpack(c codec, w io.Writer) error {
+func (k *Kernel) unpack(c codec, w io.Writer, window int) error {
 	size := int64(k.bz.unpackedSize)
 	if size > maxUnpacked {
 		return fmt.Errorf("it says to unpack to %d bytes, more than the %d allowed: the file is damaged", size, maxUnpacked)
@@ -116,7 +120,7 @@ func (k *Kernel) unpack(c codec, w io.Writer) error {
 		n += sizeTrailer // gzip's own
 	}
 	packed := bufio.NewReaderSize(io.NewSectionReader(k.src, k.bz.payload, n), 64<<10)
-	r, done, err := c.open(packed)
+	r, done, err := c.open(packed, window)
 	if err != nil {
 		return damaged(err)
 	}
@@ -169,7 +173,7 @@ func damaged(err error) error { return fmt.Errorf("the file is damaged: %w", err
 
 func nothing() {}
 
-func openGzip(r io.Reader) (io.Reader, func(), error) {
+func openGzip(r io.Reader, _ int) (io.Reader, func(), error) {
 	z, err := gzip.NewReader(r)
 	if err != nil {
 		return nil, nil, err
@@ -178,8 +182,8 @@ func openGzip(r io.Reader) (io.Reader, func(), error) {
 	return z, nothing, nil
 }
 
-func openXZ(r io.Reader) (io.Reader, func(), error) {
-	z, err := mxz.NewReader(r, maxWindow)
+func openXZ(r io.Reader, window int) (io.Reader, func(), error) {
+	z, err := mxz.NewReader(r, uint32(window))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -187,29 +191,31 @@ func openXZ(r io.Reader) (io.Reader, func(), error) {
 	return z, nothing, nil
 }
 
-func openZstd(r io.Reader) (io.Reader, func(), error) {
-	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+func openZstd(r io.Reader, window int) (io.Reader, func(), error) {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(window)))
 	if err != nil {
 		return nil, nil, err
 	}
 	return z, z.Close, nil
 }
 
-func openLZ4(r io.Reader) (io.Reader, func(), error) { return lz4.NewReader(r), nothing, nil }
+func openLZ4(r io.Reader, _ int) (io.Reader, func(), error) { return lz4.NewReader(r), nothing, nil }
 
-func openBzip2(r io.Reader) (io.Reader, func(), error) { return bzip2.NewReader(r), nothing, nil }
+func openBzip2(r io.Reader, _ int) (io.Reader, func(), error) {
+	return bzip2.NewReader(r), nothing, nil
+}
 
-func openStored(r io.Reader) (io.Reader, func(), error) { return r, nothing, nil }
+func openStored(r io.Reader, _ int) (io.Reader, func(), error) { return r, nothing, nil }
 
 // openLZMA checks the dictionary size, which the header may put at anything up to 4 GiB.
-func openLZMA(r io.Reader) (io.Reader, func(), error) {
+func openLZMA(r io.Reader, window int) (io.Reader, func(), error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(lzma.HeaderLen)
 	if err != nil {
 		return nil, nil, err
 	}
-	if dict := binary.LittleEndian.Uint32(head[1:]); dict > maxWindow {
-		return nil, nil, fmt.Errorf("dictionary of %d bytes, more than the %d allowed", dict, maxWindow)
+	if dict := binary.LittleEndian.Uint32(head[1:]); uint64(dict) > uint64(window) {
+		return nil, nil, fmt.Errorf("dictionary of %d bytes, more than the %d allowed", dict, window)
 	}
 	z, err := lzma.NewReader(b)
 	if err != nil {

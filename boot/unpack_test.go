@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 var update = flag.Bool("update", false, "pack the payload anew with the system's tools")
@@ -19,7 +21,7 @@ var update = flag.Bool("update", false, "pack the payload anew with the system's
 // filter of xz changes each call, so that what ignores the filter does not get it back.
 func samplePayload() []byte {
 	var code []byte
-	for i := range uint32(3000) {
+	for i := range uint32(300) {
 		target := i % 7 * 0x100
 		code = append(code, 0x90, 0xe8)
 		code = binary.LittleEndian.AppendUint32(code, target-uint32(len(code))-4)
@@ -28,14 +30,14 @@ func samplePayload() []byte {
 }
 
 // packers are the commands of the kernel's build (scripts/Makefile.lib, xz_wrap.sh),
-// but for the window of zstd, which is 128 MiB only for large inputs.
+// but with smaller windows, which make the tests faster.
 func packers() map[string][]string {
 	return map[string][]string{
 		"gzip":  {"gzip", "-n", "-9"},
-		"xz":    {"xz", "--check=crc32", "--x86", "--lzma2=dict=32MiB"},
-		"lzma":  {"lzma", "-9"},
+		"xz":    {"xz", "--check=crc32", "--x86", "--lzma2=dict=1MiB"},
+		"lzma":  {"xz", "--format=lzma", "--lzma1=dict=1MiB"},
 		"lz4":   {"lz4", "-l", "-9", "-", "-"},
-		"zstd":  {"zstd", "-22", "--ultra", "--long=27"},
+		"zstd":  {"zstd", "-22", "--ultra"},
 		"bzip2": {"bzip2", "-9"},
 	}
 }
@@ -84,6 +86,34 @@ func TestUnpack(t *testing.T) {
 				t.Errorf("entry of the unpacked kernel: %#x", v.elf.entry)
 			}
 		})
+	}
+}
+
+// TestUnpackWide has the window of a distribution's kernel.
+func TestUnpackWide(t *testing.T) {
+	var packed bytes.Buffer
+	z, err := zstd.NewWriter(&packed, zstd.WithWindowSize(maxWindow), zstd.WithSingleSegment(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := samplePayload()
+	if _, err := z.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(z.Flush(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	k := newKernel(t, smallBzImage(appendSize(packed.Bytes(), len(want))).bytes())
+	var out bytes.Buffer
+	if err := k.Unpack(&out); err != nil || !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("%d bytes, %v", out.Len(), err)
+	}
+	c, err := k.codec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.unpack(c, &bytes.Buffer{}, maxWindow/2); err == nil {
+		t.Error("a window larger than allowed: no error")
 	}
 }
 
