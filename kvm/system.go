@@ -91,7 +91,7 @@ func permissionRemedy(path string) string {
 		return asRoot
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || info.Mode()&0o060 != 0o060 {
+	if !ok || st.Gid == 0 || info.Mode()&0o060 != 0o060 {
 		return asRoot
 	}
 	name := strconv.FormatUint(uint64(st.Gid), 10)

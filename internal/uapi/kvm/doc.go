@@ -8,6 +8,7 @@
 //
 //   - IRQRoutingEntry: 24 bytes, the kernel's has 48, so a table of more than one
 //     entry is read wrongly.
+//   - Capability: 8 bits, where the kernel's numbers are an int; its names are used.
 //   - RunData and its decoders: they allocate per exit.
 //   - CPUID, MSRS, IRQRouting and their Bytes: they encode by reflection and NewCPUID
 //     decodes an empty buffer.

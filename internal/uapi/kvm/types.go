@@ -1,6 +1,10 @@
 package kvm
 
-import "github.com/bobuhiro11/gokvm/kvm"
+import (
+	"fmt"
+
+	"github.com/bobuhiro11/gokvm/kvm"
+)
 
 // Types whose layout gokvm has right.
 type (
@@ -20,7 +24,6 @@ type (
 	PITChannelState  = kvm.PITChannelState
 	PITState2        = kvm.PITState2
 	DirtyLog         = kvm.DirtyLog
-	Capability       = kvm.Capability // has String
 	Translation      = kvm.Translation
 	EventException   = kvm.Exception
 	EventInterrupt   = kvm.Interrupt
@@ -28,6 +31,17 @@ type (
 	EventSMI         = kvm.SMI
 	IRQRoutingPinRef = kvm.IRQRoutingIRQChip
 )
+
+// Capability is the number of something that KVM can or can't do. gokvm's type has the
+// names, but only 8 bits.
+type Capability uint32
+
+func (c Capability) String() string {
+	if c > 0xff {
+		return fmt.Sprintf("Capability(%d)", uint32(c))
+	}
+	return kvm.Capability(c).String()
+}
 
 // FPU is struct kvm_fpu.
 type FPU struct {
