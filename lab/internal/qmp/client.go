@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"sync"
+	"syscall"
 )
 
 // ErrClosed is returned for a command whose connection ended before its reply came.
@@ -63,8 +66,18 @@ func (c *Client) Negotiate(ctx context.Context) (Greeting, error) {
 // Execute runs a command. args becomes its arguments (nil: none), result receives what
 // it returns (nil: ignored). A refusal is an *Error.
 func (c *Client) Execute(ctx context.Context, command string, args, result any) error {
+	return c.execute(ctx, command, args, result, nil)
+}
+
+// SendFile gives QEMU a duplicate of f, under a name that later commands use ("getfd").
+// The connection must be a *net.UnixConn.
+func (c *Client) SendFile(ctx context.Context, name string, f *os.File) error {
+	return c.execute(ctx, "getfd", map[string]string{"fdname": name}, nil, f)
+}
+
+func (c *Client) execute(ctx context.Context, command string, args, result any, file *os.File) error {
 	reply := make(chan message, 1)
-	id, err := c.send(command, args, reply)
+	id, err := c.send(command, args, file, reply)
 	if err != nil {
 		return err
 	}
@@ -110,21 +123,21 @@ func finish(m message, command string, result any) error {
 
 // send registers reply for the command's answer and writes the command. The reader is
 // never kept from its work by a write that waits.
-func (c *Client) send(command string, args any, reply chan message) (uint64, error) {
+func (c *Client) send(command string, args any, file *os.File, reply chan message) (uint64, error) {
 	c.mu.Lock()
 	c.nextID++
 	id := c.nextID
 	c.pending[id] = reply
 	c.mu.Unlock()
 
-	if err := c.write(command, args, id); err != nil {
+	if err := c.write(command, args, id, file); err != nil {
 		c.forget(id)
 		return 0, err
 	}
 	return id, nil
 }
 
-func (c *Client) write(command string, args any, id uint64) error {
+func (c *Client) write(command string, args any, id uint64, file *os.File) error {
 	line, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
@@ -133,12 +146,36 @@ func (c *Client) write(command string, args any, id uint64) error {
 	if err != nil {
 		return fmt.Errorf("qmp: %s: arguments: %w", command, err)
 	}
+	line = append(line, '\n')
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if _, err := c.conn.Write(append(line, '\n')); err != nil {
+	if file != nil {
+		err = c.writeFile(line, file)
+	} else {
+		_, err = c.conn.Write(line)
+	}
+	if err != nil {
 		return fmt.Errorf("qmp: %s: %w: %w", command, ErrClosed, err)
 	}
 	return nil
+}
+
+// writeFile writes a line with a descriptor beside it. c.writing is held.
+func (c *Client) writeFile(line []byte, file *os.File) error {
+	conn, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("a %T carries no descriptors", c.conn)
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var writeErr error
+	err = raw.Control(func(fd uintptr) {
+		// A short write would lose the rest: the line is far below a socket's buffer.
+		_, _, writeErr = conn.WriteMsgUnix(line, syscall.UnixRights(int(fd)), nil)
+	})
+	return errors.Join(err, writeErr)
 }
 
 func (c *Client) forget(id uint64) {

@@ -1,0 +1,153 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stile-vmm/stile/internal/session"
+)
+
+const (
+	// buildLimit is how long L1 may take to boot. It takes 7 s on two ordinary cores.
+	buildLimit = 5 * time.Minute
+	// settleTime lets L1's kernel end what it puts off during the boot, once for all runs.
+	settleTime = 300 * time.Millisecond
+)
+
+// plan is a machine and all that its state depends on.
+type plan struct {
+	store    *Store
+	qemu     *QEMU
+	machine  Machine
+	image    *Image
+	key      string
+	progress func(format string, args ...any)
+}
+
+// state returns the saved state, and boots and saves the machine where there is none that
+// can be used. bad is the ID of one that can't be, though it looks well.
+func (p *plan) state(ctx context.Context, bad string) (*saved, error) {
+	st, err := p.usable(bad)
+	if err == nil {
+		return st, nil
+	}
+	lock, err := p.store.lock(ctx, func() { p.progress("waiting for the lab, which another stile builds") })
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	st, err = p.usable(bad) // the other one may have made it
+	if err == nil {
+		return st, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		p.progress("%v", err)
+	}
+	p.store.sweep()
+	p.progress("building the lab (once, about 10 s) ...")
+	if err := p.build(ctx); err != nil {
+		return nil, fmt.Errorf("build the lab: %w", err)
+	}
+	// What is too much must not keep the run from its state.
+	_, _ = p.store.prune(keepStates, p.key)
+	return p.store.load(p.key)
+}
+
+// usable loads the state unless it is the one known to be bad.
+func (p *plan) usable(bad string) (*saved, error) {
+	st, err := p.store.load(p.key)
+	if err != nil {
+		return nil, err
+	}
+	if st.meta.ID == bad {
+		st.Close()
+		return nil, fmt.Errorf("%w: %s can't be resumed", errDamaged, st.dir)
+	}
+	return st, nil
+}
+
+// build boots the machine in a folder of its own and saves it. The store's lock is held.
+func (p *plan) build(ctx context.Context) (err error) {
+	version, err := p.qemu.Version(ctx)
+	if err != nil {
+		return err
+	}
+	dir, err := p.store.tempDir()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) // nothing is left of it once it is published
+	meta := Meta{
+		Key: p.key, Created: time.Now(), QEMU: version.String(), Mem: p.machine.Mem, CPUs: p.machine.CPUs,
+	}
+	stream, err := p.bootAndSave(ctx, dir, &meta)
+	if err != nil {
+		return err
+	}
+	if err := writeState(dir, meta, stream); err != nil {
+		return err
+	}
+	return p.store.publish(dir, p.key)
+}
+
+// bootAndSave leaves the machine's memory in dir, and returns the rest of its state.
+func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, buildLimit, fmt.Errorf("the machine took longer than %v", buildLimit))
+	defer cancel()
+	ram, initramfs := filepath.Join(dir, ramFile), filepath.Join(dir, "initramfs")
+	if err := makeSparse(ram, p.machine.Mem); err != nil {
+		return nil, err
+	}
+	if err := p.image.writeInitramfs(initramfs); err != nil {
+		return nil, err
+	}
+	defer os.Remove(initramfs)
+
+	begin := time.Now()
+	migration := newMigration()
+	args := []string{"-kernel", p.image.Kernel, "-initrd", initramfs, "-append", p.machine.Cmdline}
+	proc, err := p.qemu.start(&p.machine, p.image.backend(ram, true), args, nil, migration.observe)
+	if err != nil {
+		return nil, err
+	}
+	defer proc.kill()
+	ctx, unbind := proc.bind(ctx)
+	defer unbind()
+
+	if _, err := migration.prepare(ctx, proc); err != nil {
+		return nil, prefer(ctx, err)
+	}
+	if meta.Agent, err = session.AwaitLab(ctx, proc.agent); err != nil {
+		return nil, fmt.Errorf("%w%s", prefer(ctx, err), proc.lastWords())
+	}
+	meta.BootTime = time.Since(begin).Seconds()
+	select {
+	case <-time.After(settleTime):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	stream, err := migration.save(ctx, proc)
+	return stream, prefer(ctx, err)
+}
+
+// prefer returns why ctx ended, if it has, because that is what made err.
+func prefer(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// makeSparse makes a file of size bytes without any blocks.
+func makeSparse(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}

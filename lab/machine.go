@@ -1,0 +1,198 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/bits"
+	"os"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// Limits and defaults of a Machine.
+const (
+	// MiB is a mebibyte in bytes.
+	MiB = 1 << 20
+	// MinMem is L1's memory, in bytes, unless more is asked for: room for a guest of 1 GiB.
+	MinMem = 2048 * MiB
+	// MaxMem bounds L1's memory, in bytes.
+	MaxMem = 256 << 30
+	// ownMem is what L1 itself needs beside its guest: kernel, agent, caches and
+	// the files that were written to the overlay.
+	ownMem = 768 * MiB
+	// MaxCPUs bounds L1's processors.
+	MaxCPUs = 64
+)
+
+// Machine is L1. It is a plain value; its zero value is not valid, see NewMachine.
+//
+// Everything that QEMU is told about the guest-visible machine comes from here, because
+// a state that was saved by one machine must be resumed by the very same: QEMU loads the
+// state of another silently, or fails halfway.
+type Machine struct {
+	// Mem is L1's memory in bytes, a multiple of a MiB.
+	Mem int64
+	// CPUs is the number of L1's processors. One is fastest: a second one of an emulated
+	// machine costs more in locks than it gains.
+	CPUs int
+	// CPU is QEMU's -cpu.
+	CPU string
+	// Cmdline is the kernel's command line.
+	Cmdline string
+}
+
+// cpuModel is everything that TCG emulates, SVM with nested paging among it, without what makes it slow: five
+// levels of page tables, and instructions that TCG does byte by byte.
+const cpuModel = "max,la57=off,erms=off,fsrm=off"
+
+// kernelArgs makes an L1 that is quick to resume and costs its guest little.
+var kernelArgs = []string{
+	"console=ttyS0", "quiet",
+	"panic=-1", // QEMU has -no-reboot: a panic ends it
+	// Nothing secret is in L1, and no CPU that leaks is emulated.
+	"mitigations=off", "nokaslr",
+	// TCG's time stamps are the host's; the watchdog, which compares
+	// them to slower clocks, would give them up after a resume.
+	"tsc=reliable", "nowatchdog",
+	"transparent_hugepage=always",
+	"random.trust_cpu=on",
+	"kvm.halt_poll_ns=0", // polling burns the one CPU that the guest needs
+	"STILE_AGENT=1", "STILE_LAB=1",
+}
+
+// NewMachine returns the machine with room for a guest of guestMem bytes (0: the default) and the number of
+// processors (0: one).
+func NewMachine(guestMem int64, cpus int) (Machine, error) {
+	if guestMem < 0 || guestMem > MaxMem-ownMem {
+		return Machine{}, fmt.Errorf("lab: a guest of %d bytes: at most %d MiB fit", guestMem, (MaxMem-ownMem)/MiB)
+	}
+	if cpus < 0 || cpus > MaxCPUs {
+		return Machine{}, fmt.Errorf("lab: %d CPUs: 1 to %d are possible", cpus, MaxCPUs)
+	}
+	return Machine{
+		Mem:     memFor(guestMem),
+		CPUs:    max(cpus, 1),
+		CPU:     cpuModel,
+		Cmdline: strings.Join(kernelArgs, " "),
+	}, nil
+}
+
+// memFor returns L1's memory for a guest: a power of two, so that few states are kept.
+func memFor(guestMem int64) int64 {
+	need := max(guestMem+ownMem, MinMem)
+	return 1 << bits.Len64(uint64(need-1))
+}
+
+// Names that join the machine to what stands behind it.
+const (
+	ramID     = "ram0"
+	agentID   = "agent"
+	consoleID = "console"
+	qmpID     = "qmp"
+	rootTag   = "host"
+	tmpTag    = "hosttmp"
+)
+
+// frontend returns the arguments for what the guest sees. They are part of the state's key.
+func (m *Machine) frontend() []string {
+	return []string{
+		"-nodefaults", "-no-user-config", "-nic", "none", "-display", "none", "-no-reboot",
+		"-machine", "q35,accel=tcg,memory-backend=" + ramID,
+		"-cpu", m.CPU,
+		"-smp", fmt.Sprint(m.CPUs),
+		"-m", fmt.Sprintf("%dM", m.Mem/MiB),
+		"-serial", "chardev:" + consoleID,
+		"-device", "virtio-serial-pci,addr=0x4,disable-legacy=on,max_ports=2",
+		"-device", "virtserialport,nr=1,chardev=" + agentID + ",name=" + agentproto.PortName,
+		"-device", "virtio-9p-pci,addr=0x5,disable-legacy=on,fsdev=" + rootTag + ",mount_tag=" + rootTag,
+		"-device", "virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=" + tmpTag + ",mount_tag=" + tmpTag,
+	}
+}
+
+// backend says what stands behind the machine in one run.
+type backend struct {
+	ram    string // path of ram.img
+	shared bool   // whether the machine's writes reach ram.img
+	root   string // folder that L1 sees as the host's root
+	tmp    string // folder that L1 sees as the host's /tmp
+
+	// Inherited descriptors, each one end of a socket pair.
+	qmp, agent, console int
+}
+
+// args returns the arguments for b. They are not part of the state's key.
+func (m *Machine) args(b *backend) []string {
+	share := "off"
+	if b.shared {
+		share = "on"
+	}
+	return append([]string{
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-object", fmt.Sprintf("memory-backend-file,id=%s,size=%dM,share=%s,mem-path=%s", ramID, m.Mem/MiB, share, escape(b.ram)),
+		"-fsdev", folder(rootTag, b.root),
+		"-fsdev", folder(tmpTag, b.tmp),
+		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", qmpID, b.qmp),
+		"-mon", "chardev=" + qmpID + ",mode=control",
+		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentID, b.agent),
+		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", consoleID, b.console),
+	}, m.frontend()...)
+}
+
+// folder is a read-only share. Inode numbers of the host's several file systems are mapped apart.
+func folder(id, path string) string {
+	return "local,id=" + id + ",security_model=none,readonly=on,multidevs=remap,path=" + escape(path)
+}
+
+// escape doubles commas, which separate QEMU's options.
+func escape(path string) string { return strings.ReplaceAll(path, ",", ",,") }
+
+// key names the state that this machine saves: the hash of all it depends on. image
+// stands for what L1 boots.
+func (m *Machine) key(q *QEMU, image string) string {
+	data, err := json.Marshal(struct {
+		Format                    int
+		QEMU, Image, CPU, Cmdline string
+		Args                      []string
+		Stage0                    string
+	}{
+		Format: stateFormat,
+		QEMU:   q.Identity,
+		Image:  image,
+		// L1 has measured the time stamp counter of this processor.
+		CPU:     hostCPU(),
+		Cmdline: m.Cmdline,
+		Args:    m.frontend(),
+		Stage0:  agentproto.LabLine(""),
+	})
+	if err != nil {
+		return "" // strings and numbers: can't fail
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// hostCPU names the processor, by the lines of /proc/cpuinfo that say what it is.
+func hostCPU() string {
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	return cpuName(string(data))
+}
+
+func cpuName(cpuinfo string) string {
+	var name []string
+	for line := range strings.Lines(cpuinfo) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "vendor_id", "cpu family", "model", "model name", "stepping":
+			name = append(name, strings.TrimSpace(value))
+		case "":
+			return strings.Join(name, " ") // the first processor is enough
+		}
+	}
+	return strings.Join(name, " ")
+}

@@ -1,0 +1,193 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/lab/internal/qmp"
+)
+
+const (
+	// logLimit bounds what is kept of QEMU's and of the console's output, in bytes.
+	logLimit = 64 << 10
+	// drainTime is how long an ended QEMU's output is waited for.
+	drainTime = time.Second
+)
+
+// errQEMUEnded is in every error that comes from QEMU's end.
+var errQEMUEnded = errors.New("QEMU ended")
+
+// process is a running QEMU and our ends of its channels. Its methods may be called concurrently.
+type process struct {
+	qmp   *qmp.Client
+	agent net.Conn // the virtio port of L1's agent
+
+	log     *tail // what QEMU said
+	console *tail // what L1's kernel said
+
+	cmd     *exec.Cmd
+	drained sync.WaitGroup // the console's reader
+	done    chan struct{}  // closed when QEMU has ended, after err is set
+	err     error
+}
+
+// The descriptors that QEMU inherits after the standard ones.
+const (
+	qmpFD = 3 + iota
+	agentFD
+	consoleFD
+)
+
+// start runs QEMU. console, if not nil, gets a copy of L1's console;
+// onEvent gets QMP's events.
+func (q *QEMU) start(m *Machine, b backend, extra []string, console io.Writer, onEvent func(qmp.Event)) (*process, error) {
+	b.qmp, b.agent, b.console = qmpFD, agentFD, consoleFD
+	p := &process{log: newTail(logLimit), console: newTail(logLimit), done: make(chan struct{})}
+
+	var ours []net.Conn
+	var theirs []*os.File
+	defer func() {
+		for _, f := range theirs {
+			f.Close()
+		}
+	}()
+	for _, name := range []string{"qmp", "agent", "console"} {
+		conn, file, err := socketPair(name)
+		if err != nil {
+			closeAll(ours)
+			return nil, err
+		}
+		ours, theirs = append(ours, conn), append(theirs, file)
+	}
+
+	p.cmd = exec.Command(q.Path, append(m.args(&b), extra...)...)
+	p.cmd.Dir = "/"
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.ExtraFiles = theirs
+	p.cmd.WaitDelay = drainTime
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true, // a terminal's signals are for us
+		Pdeathsig: syscall.SIGKILL,
+	}
+	if err := p.run(); err != nil {
+		closeAll(ours)
+		return nil, fmt.Errorf("start %s: %w", q.Path, err)
+	}
+	p.agent = ours[1]
+	p.drained.Go(func() { p.readConsole(ours[2], console) })
+	p.qmp = qmp.New(ours[0], onEvent)
+	return p, nil
+}
+
+// run starts the command and waits for it, both on one thread that lives as long:
+// the kernel sends the parent death signal when the *thread* ends that made the child.
+func (p *process) run() error {
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return <-started
+}
+
+// readConsole reads until QEMU has ended: a full socket would stop L1.
+func (p *process) readConsole(conn net.Conn, copyTo io.Writer) {
+	defer conn.Close()
+	var w io.Writer = p.console
+	if copyTo != nil {
+		w = io.MultiWriter(p.console, copyTo)
+	}
+	if _, err := io.Copy(struct{ io.Writer }{w}, conn); err != nil {
+		io.Copy(p.console, conn) // copyTo has failed
+	}
+}
+
+// bind returns a context that ends with ctx, or with QEMU and why it ended.
+func (p *process) bind(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-p.done:
+			cancel(p.failure())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+// failure describes QEMU's end: its status and its last words, or L1's.
+func (p *process) failure() error {
+	state := "with status 0" // -no-reboot: L1 has powered off or panicked
+	if p.err != nil {
+		state = "with " + p.err.Error()
+	}
+	var exit *exec.ExitError
+	if errors.As(p.err, &exit) {
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGBUS {
+			state += ": is the cache's disk full, or its file cut short?"
+		}
+	}
+	return fmt.Errorf("%w %s%s", errQEMUEnded, state, p.lastWords())
+}
+
+// lastWords returns what QEMU and L1's console said last, for an error message.
+func (p *process) lastWords() string {
+	var b strings.Builder
+	if lines := p.log.lines(5); len(lines) > 0 {
+		fmt.Fprintf(&b, "; QEMU said: %s", strings.Join(lines, " | "))
+	}
+	if lines := p.console.lines(5); len(lines) > 0 {
+		fmt.Fprintf(&b, "; the machine's console: %s", strings.Join(lines, " | "))
+	}
+	return b.String()
+}
+
+// kill ends QEMU and waits until nothing of it is left. Further calls do nothing.
+func (p *process) kill() {
+	p.cmd.Process.Kill() // fails only when it has ended
+	<-p.done
+	p.qmp.Close()
+	p.agent.Close()
+	p.drained.Wait()
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		c.Close()
+	}
+}
+
+// socketPair returns our end of a stream and the end to be inherited.
+func socketPair(name string) (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair for %s: %w", name, err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
+	defer ours.Close() // FileConn duplicates it
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("socket pair for %s: %w", name, err)
+	}
+	return conn, theirs, nil
+}

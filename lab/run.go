@@ -1,0 +1,87 @@
+package lab
+
+import (
+	"context"
+	"io"
+	"syscall"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/session"
+)
+
+// Self is the path, in the nested host, of the binary that its agent runs: Image.Agent.
+// It is in memory there.
+const Self = "/proc/1/exe"
+
+// Status says how a command ended.
+type Status = session.Status
+
+// Options are a command to run in a nested host of its own.
+type Options struct {
+	Config
+
+	// Args is the command and its arguments; Self is this program.
+	Args []string
+	// Env is the command's environment, as KEY=VALUE.
+	Env []string
+	// Dir is the working directory: the host's folders are there by the same names.
+	Dir string
+
+	// Stdin, Stdout and Stderr are the command's, /dev/null when nil.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// TTY gives the command a terminal of this size; Stderr stays unused.
+	TTY *agentproto.Winsize
+
+	// Signals are forwarded to the command while it runs.
+	Signals <-chan syscall.Signal
+	// Sizes are the terminal's changes of size.
+	Sizes <-chan agentproto.Winsize
+}
+
+// Run resumes a nested host, runs one command in it and ends it. The error is nil whatever the
+// command's status. When ctx ends, the command is killed.
+func Run(ctx context.Context, o *Options) (Status, error) {
+	h, err := Resume(ctx, &o.Config)
+	if err != nil {
+		return Status{}, err
+	}
+	defer h.Close()
+	return h.Run(ctx, o)
+}
+
+// Run runs one command. Options.Config is not looked at.
+func (h *Host) Run(ctx context.Context, o *Options) (Status, error) {
+	p, err := h.session.Start(ctx, &session.Cmd{
+		Args: o.Args, Env: o.Env, Dir: o.Dir, TTY: o.TTY,
+		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr,
+	})
+	if err != nil {
+		return Status{}, h.explain(err)
+	}
+	go forward(p, o.Signals, o.Sizes)
+	status, err := p.Wait()
+	return status, h.explain(err)
+}
+
+// forward passes on signals and sizes until the command ends.
+func forward(p *session.Process, signals <-chan syscall.Signal, sizes <-chan agentproto.Winsize) {
+	for {
+		select {
+		case <-p.Done():
+			return
+		case sig, open := <-signals:
+			if !open {
+				signals = nil
+				continue
+			}
+			_ = p.Signal(sig) // fails when the agent is lost, which Wait reports
+		case size, open := <-sizes:
+			if !open {
+				sizes = nil
+				continue
+			}
+			_ = p.Resize(size)
+		}
+	}
+}
