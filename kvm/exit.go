@@ -203,7 +203,7 @@ func (e Exit) FailEntry() FailEntry {
 // HardwareReason returns the vendor's exit code of an ExitUnknown.
 func (e Exit) HardwareReason() uint64 { return e.vcpu.run.Exit[0] }
 
-// Debug is a debug exception that SetGuestDebug asked for.
+// Debug is a debug exception that SetSingleStep asked for.
 type Debug struct {
 	Exception uint32 // vector
 	PC        uint64 // linear address of the instruction

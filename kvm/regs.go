@@ -122,25 +122,11 @@ func (c *VCPU) NMI() error {
 	return nil
 }
 
-// GuestDebug says what makes the guest exit with ExitDebug.
-type GuestDebug struct {
-	SingleStep  bool
-	Breakpoints []uint64 // linear addresses of instructions, at most 4
-}
-
-// SetGuestDebug replaces what is debugged; the zero value ends it.
-func (c *VCPU) SetGuestDebug(d GuestDebug) error {
-	if len(d.Breakpoints) > 4 {
-		return fmt.Errorf("debug vCPU %d: %d breakpoints, the CPU has 4", c.id, len(d.Breakpoints))
-	}
+// SetSingleStep makes the guest exit with ExitDebug after each instruction, or ends that.
+func (c *VCPU) SetSingleStep(on bool) error {
 	arg := uapi.GuestDebug{}
-	if d.SingleStep {
-		arg.Control |= uapi.GuestDebugEnable | uapi.GuestDebugSingleStep
-	}
-	for i, addr := range d.Breakpoints {
-		arg.Control |= uapi.GuestDebugEnable | uapi.GuestDebugUseHWBP
-		arg.DebugRegs[i] = addr
-		arg.DebugRegs[7] |= 2 << (2 * i) // DR7: Gi; type and length 0: execution
+	if on {
+		arg.Control = uapi.GuestDebugEnable | uapi.GuestDebugSingleStep
 	}
 	return set(c, uapi.SetGuestDebug, "debugging", &arg)
 }
