@@ -35,7 +35,7 @@ type Function struct {
 	lastExt int
 	root    *Root
 	parting []*bus.Registration // detached with calls in flight, which Root.Remove waits for
-	faults  uint64 // decode changes that failed
+	faults  uint64              // decode changes that failed
 	fault   error
 }
 
