@@ -24,10 +24,7 @@ const (
 	amlExt        = 0x5b
 	amlExtDevice  = 0x82
 	amlRoot       = '\\'
-	amlLocal0     = 0x60
 	amlArg0       = 0x68
-	amlStore      = 0x70
-	amlAnd        = 0x7b
 	amlOr         = 0x7d
 	amlDwordField = 0x8a
 	amlLNot       = 0x92
@@ -148,15 +145,12 @@ func uuid(a uint32, b, c uint16, rest [8]byte) term {
 	return buffer(append(t, rest[:]...))
 }
 
-func local(n byte) term { return term{amlLocal0 + n} }
-func arg(n byte) term   { return term{amlArg0 + n} }
+func arg(n byte) term { return term{amlArg0 + n} }
 
-func store(value, target term) term { return join(term{amlStore}, value, target) }
-func and(a, b, target term) term    { return join(term{amlAnd}, a, b, target) }
-func or(a, b, target term) term     { return join(term{amlOr}, a, b, target) }
-func equal(a, b term) term          { return join(term{amlLEqual}, a, b) }
-func not(a term) term               { return join(term{amlLNot}, a) }
-func ret(value term) term           { return join(term{amlReturn}, value) }
+func or(a, b, target term) term { return join(term{amlOr}, a, b, target) }
+func equal(a, b term) term      { return join(term{amlLEqual}, a, b) }
+func not(a term) term           { return join(term{amlLNot}, a) }
+func ret(value term) term       { return join(term{amlReturn}, value) }
 
 func ifThen(cond term, body ...term) term {
 	return sized(term{amlIf}, cond, join(body...))

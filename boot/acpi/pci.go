@@ -47,30 +47,23 @@ func interruptRouting() term {
 	return list(routes...)
 }
 
-// Bits of _OSC's first and third double word (PCI firmware specification 4.5.1).
+// Bits of _OSC's first double word (PCI firmware specification 4.5.1).
 const (
 	oscUnknownUUID     = 1 << 2
 	oscUnknownRevision = 1 << 3
-	oscMasked          = 1 << 4
-	oscControls        = 0x1f // native hot plug, SHPC, PME, AER, capability structure
 )
 
-// osc hands PCI Express over to the guest: there is no firmware that would want to keep
-// hot plug, power management events or error reporting.
+// osc hands PCI Express over to the guest: hot plug, power management events, error
+// reporting, all that it asks for. There is no firmware that would want to keep any.
 func osc() term {
-	first, third := path("CDW1"), path("CDW3")
+	status := path("CDW1")
 	pcie := uuid(0x33db4d5b, 0x1ff7, 0x401c, [8]byte{0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66})
 	return method("_OSC", 4,
 		dwordField(arg(3), 0, "CDW1"),
 		ifThen(equal(arg(0), pcie),
-			dwordField(arg(3), 8, "CDW3"),
-			and(third, integer(oscControls), local(0)),
 			ifThen(not(equal(arg(1), integer(1))),
-				or(first, integer(oscUnknownRevision), first)),
-			ifThen(not(equal(third, local(0))),
-				or(first, integer(oscMasked), first)),
-			store(local(0), third)),
-		orElse(or(first, integer(oscUnknownUUID), first)),
+				or(status, integer(oscUnknownRevision), status))),
+		orElse(or(status, integer(oscUnknownUUID), status)),
 		ret(arg(3)),
 	)
 }
