@@ -1,0 +1,246 @@
+package images
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
+)
+
+// Module is a kernel module's file.
+type Module struct {
+	// Name is the module's, with underscores.
+	Name string
+	// Path is the file on the host: .ko, .ko.xz, .ko.zst or .ko.gz.
+	Path string
+}
+
+const moduleSuffix = ".ko"
+
+// GuestPath returns where the module goes in an initramfs.
+func (m Module) GuestPath() string { return "/lib/modules/" + m.Name + moduleSuffix }
+
+// GuestModules returns what stile's guests may need as modules: the channel, the shares, the
+// devices of virtio. A kernel has some of them built in.
+func GuestModules() []string {
+	return []string{"virtio_pci", "virtio_console", "virtio_rng", "9pnet_virtio", "9p", "overlay", "virtio_blk", "virtio_net"}
+}
+
+// ModuleClosure returns the wanted modules and what they depend on, in the order in
+// which they can be loaded. dir is a kernel's lib/modules/RELEASE. What is built into the
+// kernel is left out; what is neither a module nor known to be built in is returned as missing.
+func ModuleClosure(dir string, want []string) (modules []Module, missing []string, err error) {
+	tree, err := readModuleTree(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
+	}
+	c := closure{tree: tree, seen: make(map[string]bool)}
+	for _, name := range want {
+		if err := c.add(moduleName(name)); err != nil {
+			return nil, nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
+		}
+	}
+	return c.modules, c.missing, nil
+}
+
+// ModulesFor returns the lib/modules/RELEASE folder of an installed or unpacked kernel
+// whose file is named vmlinuz-RELEASE, "" when there is none.
+func ModulesFor(kernel string) string {
+	_, release, ok := strings.Cut(filepath.Base(kernel), "-")
+	if !ok {
+		return ""
+	}
+	boot := filepath.Dir(kernel)
+	for _, root := range []string{boot, filepath.Dir(boot), "/", "/usr"} {
+		dir := filepath.Join(root, "lib", "modules", release)
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return dir
+		}
+	}
+	return ""
+}
+
+// closure collects modules, each after those it depends on.
+type closure struct {
+	tree    *moduleTree
+	seen    map[string]bool
+	modules []Module
+	missing []string
+}
+
+func (c *closure) add(name string) error {
+	if c.seen[name] || c.tree.builtin[name] {
+		return nil
+	}
+	c.seen[name] = true // before its dependencies, which may be a circle in a damaged tree
+	path, ok := c.tree.paths[name]
+	if !ok {
+		c.missing = append(c.missing, name)
+		return nil
+	}
+	depends, err := c.tree.dependsOf(name)
+	if err != nil {
+		return err
+	}
+	for _, other := range depends {
+		if err := c.add(other); err != nil {
+			return err
+		}
+	}
+	c.modules = append(c.modules, Module{Name: name, Path: path})
+	return nil
+}
+
+// moduleTree is what a lib/modules/RELEASE folder says.
+type moduleTree struct {
+	paths   map[string]string   // by module name
+	depends map[string][]string // from modules.dep; nil without that file
+	builtin map[string]bool
+}
+
+// readModuleTree reads modules.dep. Where there is none, because depmod has not run, it
+// looks for the files, and the modules themselves tell what they depend on.
+func readModuleTree(dir string) (*moduleTree, error) {
+	t := &moduleTree{paths: make(map[string]string), builtin: make(map[string]bool)}
+	builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for path := range strings.Lines(string(builtin)) {
+		t.builtin[moduleName(strings.TrimSpace(path))] = true
+	}
+	dep, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = t.findFiles(dir)
+	case err == nil:
+		t.parseDep(dir, string(dep))
+	}
+	return t, err
+}
+
+// parseDep reads lines like "kernel/fs/9p/9p.ko: kernel/net/9p/9pnet.ko".
+func (t *moduleTree) parseDep(dir, dep string) {
+	t.depends = make(map[string][]string)
+	for line := range strings.Lines(dep) {
+		path, others, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		name := moduleName(path)
+		t.paths[name] = filepath.Join(dir, path)
+		for _, other := range strings.Fields(others) {
+			t.depends[name] = append(t.depends[name], moduleName(other))
+		}
+	}
+}
+
+func (t *moduleTree) findFiles(dir string) error {
+	return filepath.WalkDir(filepath.Join(dir, "kernel"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Type().IsRegular() && strings.Contains(d.Name(), moduleSuffix) {
+			t.paths[moduleName(path)] = path
+		}
+		return nil
+	})
+}
+
+func (t *moduleTree) dependsOf(name string) ([]string, error) {
+	if t.depends != nil {
+		return t.depends[name], nil
+	}
+	content, err := readModule(t.paths[name])
+	if err != nil {
+		return nil, err
+	}
+	depends, err := modinfoDepends(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", t.paths[name], err)
+	}
+	return depends, nil
+}
+
+// moduleName makes a module's name of its file's: the kernel takes - and _ for the same.
+func moduleName(path string) string {
+	name, _, _ := strings.Cut(filepath.Base(path), moduleSuffix)
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// modinfoDepends reads "depends=a,b" in a module's .modinfo section, which holds strings that end in NUL.
+func modinfoDepends(module []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(module))
+	if err != nil {
+		return nil, err
+	}
+	section := f.Section(".modinfo")
+	if section == nil {
+		return nil, errors.New("no .modinfo section: not a kernel module")
+	}
+	info, err := section.Data()
+	if err != nil {
+		return nil, err
+	}
+	var depends []string
+	for entry := range strings.SplitSeq(string(info), "\x00") {
+		if list, ok := strings.CutPrefix(entry, "depends="); ok {
+			depends = append(depends, strings.FieldsFunc(list, func(r rune) bool { return r == ',' })...)
+		}
+	}
+	for i := range depends {
+		depends[i] = moduleName(depends[i])
+	}
+	return slices.Clip(depends), nil
+}
+
+// maxModule bounds an uncompressed module, in bytes.
+const maxModule = 256 << 20
+
+// readModule reads a module and uncompresses it.
+func readModule(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := uncompressor(filepath.Ext(path), f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	content, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(content) > maxModule {
+		return nil, fmt.Errorf("%s: more than %d bytes", path, maxModule)
+	}
+	return content, nil
+}
+
+// uncompressor chooses by a file name's extension.
+func uncompressor(ext string, r io.Reader) (io.Reader, error) {
+	switch ext {
+	case ".xz":
+		return xz.NewReader(r, xz.DefaultDictMax)
+	case ".gz":
+		return gzip.NewReader(r)
+	case ".zst":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return r, nil
+}
