@@ -169,7 +169,7 @@ func (k *Kernel) read(mem *guestmem.Memory, gpa, n uint64, off int64) error {
 	if err != nil {
 		return fmt.Errorf("kernel %s: guest-physical %#x, %#x bytes: %w", k.name, gpa, n, err)
 	}
-	if err := readAt(k.src, b, off); err != nil {
+	if err := readSparse(k.src, b, off); err != nil {
 		return fmt.Errorf("kernel %s: %w", k.name, err)
 	}
 	return nil

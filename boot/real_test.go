@@ -40,7 +40,7 @@ func TestRealKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := bz.Unpack(f); err != nil {
+	if err := bz.UnpackFile(f); err != nil {
 		t.Fatal(err)
 	}
 	v, err := Open(path)

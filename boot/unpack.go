@@ -89,7 +89,8 @@ func (k *Kernel) UnpackedSize() int64 {
 	return int64(k.bz.unpackedSize)
 }
 
-// Unpack writes the ELF vmlinux inside a bzImage to w, front to back. Behind the ELF
+// Unpack writes the ELF vmlinux inside a bzImage to w, front to back; [Kernel.UnpackFile]
+// makes a smaller file of it. Behind the ELF
 // file, relocations may follow, which a kernel at its linked address does not need.
 //
 // It takes up to 300 MiB of memory, as much as the window that the payload was packed
