@@ -13,23 +13,24 @@ const (
 	p9Class    = 0x018000 // mass storage, other
 	p9MountTag = 1 << 0   // feature: the configuration has the tag (VIRTIO_9P_MOUNT_TAG, linux/virtio_9p.h)
 
-	// p9QueueSize is VIRTQUEUE_NUM of Linux's net/9p/trans_virtio.c: a message may take that many buffers.
+	// p9QueueSize is VIRTQUEUE_NUM of Linux's net/9p/trans_virtio.c: a message may take that
+	// many buffers.
 	p9QueueSize = 128
 
-	// p9Workers is how many requests of a guest are handled at the same time. Each that was ever needed
-	// keeps 50 to 80 KiB of buffers.
+	// p9Workers is how many requests of a guest are handled at the same time. Each that was
+	// ever needed keeps 50 to 80 KiB of buffers.
 	p9Workers = 8
 
 	// MaxP9Tag is the longest mount tag in bytes that Linux can be given in a mount command.
 	MaxP9Tag = 255
 )
 
-// P9 is a virtio 9P transport (device 9): a folder that the guest mounts with v9fs by its tag. One
-// session of the share lasts from one reset to the next.
+// P9 is a virtio 9P transport (device 9): a folder that the guest mounts with v9fs by its tag.
+// One session of the share lasts from one reset to the next.
 //
-// The queue's goroutine takes requests in order and hands each to a worker, because the
-// host's file system may take its time. Requests are decoded from a copy; file data goes between host file and
-// guest memory directly. Responses return in the order in which they are done.
+// The queue's goroutine takes requests in order and hands each to a worker, because the host's
+// file system may take its time. Requests are decoded from a copy; file data goes between host
+// file and guest memory directly. Responses return in the order in which they are done.
 type P9 struct {
 	share  *share.Share
 	config []byte // tag_len[2] tag
@@ -97,8 +98,8 @@ func (d *P9) Serve(q *Queue) error {
 	return nil
 }
 
-// next gives the next request to a worker and reports whether there was one. It waits while
-// all workers are busy.
+// next gives the next request to a worker and reports whether there was one. It waits while all
+// workers are busy.
 func (d *P9) next(q *Queue) (bool, error) {
 	r := d.request(q)
 	if r == nil {
@@ -135,7 +136,8 @@ func (d *P9) request(q *Queue) *p9Request {
 	}
 }
 
-// worker handles requests until the reset. A response for which the guest left no room is empty.
+// worker handles requests until the reset. A response for which the guest left no room is
+// empty.
 func (d *P9) worker() {
 	for r := range d.work {
 		n := d.session.Handle(&r.call)
@@ -146,7 +148,8 @@ func (d *P9) worker() {
 	}
 }
 
-// Reset implements Device. It waits for requests under way, which the host's file system may delay.
+// Reset implements Device. It waits for requests under way, which the host's file system may
+// delay.
 func (d *P9) Reset() {
 	close(d.work)
 	d.workers.Wait()

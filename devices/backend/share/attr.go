@@ -46,8 +46,8 @@ func encodeDev(major, minor uint32) uint64 {
 	return uint64(minor&0xff | major<<8 | minor&^0xff<<12)
 }
 
-// stat puts f's attributes into c.st: those of the open file, if there is one, which
-// may have no name any more.
+// stat puts f's attributes into c.st: those of the open file, if there is one, which may have
+// no name any more.
 func (s *Session) stat(c *Call, f *fid) error {
 	if file := f.file.Load(); file != nil && file.fd >= 0 {
 		return statFD(file.fd, &c.st)

@@ -14,12 +14,12 @@ const (
 	pathBytes     = unix.PathMax
 )
 
-// Call is one message and its response, with the buffers that handling needs (72 KiB),
-// so that a call costs no allocation. It is used for one message at a time:
-// [Session.Begin], [Session.Handle], [Session.Finish].
+// Call is one message and its response, with the buffers that handling needs (72 KiB), so that
+// a call costs no allocation. It is used for one message at a time: [Session.Begin],
+// [Session.Handle], [Session.Finish].
 type Call struct {
-	// In is the request and Out the room for the response. The bytes belong to the
-	// caller and may be changed by the guest at any time.
+	// In is the request and Out the room for the response. The bytes belong to the caller and
+	// may be changed by the guest at any time.
 	In, Out [][]byte
 
 	typ    uint8
@@ -70,8 +70,8 @@ func (c *Call) reset() {
 	c.w.b = c.response[:headerBytes]
 }
 
-// deliver completes the response, puts it into Out, and returns its bytes: 0 if there is
-// no room for even an error.
+// deliver completes the response, puts it into Out, and returns its bytes: 0 if there is no
+// room for even an error.
 func (c *Call) deliver(err error) int {
 	typ := c.typ + 1
 	if err == nil && len(c.w.b)+c.data > c.room {

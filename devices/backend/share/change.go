@@ -70,8 +70,8 @@ func (s *Session) finish(c *Call, dir inDir, name string, mode, gid uint32) erro
 	return nil
 }
 
-// create makes a regular file and opens it; the directory's fid becomes the file's. A file that is there
-// already is opened as Tlopen does it, with its checks.
+// create makes a regular file and opens it; the directory's fid becomes the file's. A file that
+// is there already is opened as Tlopen does it, with its checks.
 func (s *Session) create(c *Call, d *decoder) error {
 	id := d.u32()
 	nameBytes := d.str()
@@ -169,7 +169,8 @@ func (s *Session) mknod(c *Call, d *decoder) error {
 }
 
 // make makes a name in a directory by means of fn.
-func (s *Session) make(c *Call, d *decoder, id uint32, nameBytes []byte, mode, gid uint32, fn func(dirfd int, name string) error) error {
+func (s *Session) make(c *Call, d *decoder, id uint32, nameBytes []byte, mode, gid uint32,
+	fn func(dirfd int, name string) error) error {
 	if d.bad {
 		return unix.EINVAL
 	}

@@ -14,8 +14,8 @@ const (
 	minDirRequest = maxHostEntry*7/6 + 1
 )
 
-// readdir answers with the entries behind an offset, which is the host's own cookie for
-// the position. Entries are read as they are asked for.
+// readdir answers with the entries behind an offset, which is the host's own cookie for the
+// position. Entries are read as they are asked for.
 func (s *Session) readdir(c *Call, d *decoder) error {
 	id, off, count := d.u32(), d.u64(), d.u32()
 	if d.bad {
@@ -83,7 +83,8 @@ func (s *Session) hostDir(c *Call, n *node, file *openFile, pos int64, room int)
 	}
 }
 
-// appendEntries translates linux_dirent64 records (getdents64(2)) and returns the last one's offset.
+// appendEntries translates linux_dirent64 records (getdents64(2)) and returns the last one's
+// offset.
 func (s *Session) appendEntries(c *Call, n *node, b []byte) (int64, error) {
 	const nameAt = 19
 	var last uint64

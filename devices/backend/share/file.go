@@ -4,8 +4,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open flags that reach the host, beside the access mode. 9P2000.L's are the numbers of Linux on x86
-// (include/net/9p/9p.h, P9_DOTL_*).
+// Open flags that reach the host, beside the access mode. 9P2000.L's are the numbers of Linux
+// on x86 (include/net/9p/9p.h, P9_DOTL_*).
 const passedFlags = unix.O_TRUNC | unix.O_APPEND | unix.O_DSYNC | unix.O_SYNC
 
 // hostFlags are added: nothing waits, no terminal becomes ours.
@@ -40,7 +40,8 @@ func (s *Session) open(c *Call, d *decoder) error {
 	return nil
 }
 
-// openNode opens n for reading or writing, counts it as open, and leaves its attributes in c.st.
+// openNode opens n for reading or writing, counts it as open, and leaves its attributes in
+// c.st.
 func (s *Session) openNode(c *Call, n *node, flags int) (*openFile, error) {
 	writes := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0
 	switch {

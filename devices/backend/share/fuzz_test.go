@@ -32,9 +32,9 @@ func fuzzTree(t testing.TB) (dir, outside string) {
 	return dir, outside
 }
 
-// FuzzSession sends any bytes as messages to a session: a byte for the room of the response, two for the length of
-// the message, the message. The session must survive, keep to its limits, leave no descriptor
-// behind, and change nothing outside the folder.
+// FuzzSession sends any bytes as messages to a session: a byte for the room of the response,
+// two for the length of the message, the message. The session must survive, keep to its limits,
+// leave no descriptor behind, and change nothing outside the folder.
 func FuzzSession(f *testing.F) {
 	var all []byte
 	add := func(msgs ...[]byte) {

@@ -47,7 +47,8 @@ func (l *lockRange) flock() (*unix.Flock_t, error) {
 
 // lock takes or gives back a lock on the host's file, which belongs to the fid (an open file
 // description lock). It never waits: a client that wants to asks again. In a read-only share
-// nothing is locked on the host, where a guest's lock would hold up others; guests keep their own.
+// nothing is locked on the host, where a guest's lock would hold up others; guests keep their
+// own.
 func (s *Session) lock(c *Call, d *decoder) error {
 	id, l := d.u32(), lockRange{typ: d.u8()}
 	d.u32() // flags: whether the client wants to wait

@@ -5,8 +5,8 @@ import (
 )
 
 // node is a file that fids refer to: a name within its parent, and the file that was found
-// there. Its descriptor is opened when needed and closed when others are needed more. All fields
-// that change are guarded by Session.mu.
+// there. Its descriptor is opened when needed and closed when others are needed more. All
+// fields that change are guarded by Session.mu.
 type node struct {
 	id     fileID
 	typ    uint32 // S_IFMT bits
@@ -52,8 +52,8 @@ func (s *Session) pin(c *Call, n *node) (int, error) {
 	return s.adopt(n, fd), nil
 }
 
-// locate returns the nearest ancestor of n whose descriptor is open, and n's path below it,
-// in c's path buffer. It returns nil if the path is too long for the kernel. s.mu is held.
+// locate returns the nearest ancestor of n whose descriptor is open, and n's path below it, in
+// c's path buffer. It returns nil if the path is too long for the kernel. s.mu is held.
 func (s *Session) locate(c *Call, n *node) (*node, []byte) {
 	i := len(c.path) - 1
 	c.path[i] = 0
@@ -150,8 +150,8 @@ func (s *Session) release(n *node) {
 	s.unref(n)
 }
 
-// child makes a node for the file called name in dir, whose attributes are in st.
-// The caller gets the only reference.
+// child makes a node for the file called name in dir, whose attributes are in st. The caller
+// gets the only reference.
 func (s *Session) child(dir *node, name string, st *unix.Statx_t, hidden bool) (*node, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,8 +215,8 @@ func (s *Session) moved(oldDir *node, oldName string, newDir *node, newName stri
 	}
 }
 
-// within reports whether n is m or below it. A chain of nodes never becomes a
-// ring, not even when the host moved directories behind the guest's back.
+// within reports whether n is m or below it. A chain of nodes never becomes a ring, not even
+// when the host moved directories behind the guest's back.
 func (n *node) within(m *node) bool {
 	for ; n != nil; n = n.parent {
 		if n == m {

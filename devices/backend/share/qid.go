@@ -12,8 +12,8 @@ const (
 	qidSymlink = 0x02
 )
 
-// A QID's path is: 0, 15 bits of device index, 48 bits of inode number; or 1 and
-// 63 bits of hash where one of them does not fit.
+// A QID's path is: 0, 15 bits of device index, 48 bits of inode number; or 1 and 63 bits of
+// hash where one of them does not fit.
 const (
 	inodeBits  = 48
 	maxDevices = 1 << 15
@@ -56,8 +56,8 @@ func qidType(typ uint32) uint8 {
 	return 0
 }
 
-// version changes with the file. It is odd because Linux (6.4 and later) does not
-// cache a file of version 0.
+// version changes with the file. It is odd because Linux (6.4 and later) does not cache a file
+// of version 0.
 func version(st *unix.Statx_t) uint32 {
 	c := uint64(st.Ctime.Sec)*1e9 + uint64(st.Ctime.Nsec)
 	m := uint64(st.Mtime.Sec)*1e9 + uint64(st.Mtime.Nsec)
@@ -97,8 +97,8 @@ func (s *Share) addDevice(dev uint64, hidden bool) device {
 	return d
 }
 
-// hidden reports whether the file path in the directory dirfd, which lies on dev,
-// belongs to a file system of the kernel. The answer is kept for each file system.
+// hidden reports whether the file path in the directory dirfd, which lies on dev, belongs to a
+// file system of the kernel. The answer is kept for each file system.
 func (s *Share) hidden(dirfd int, path []byte, dev uint64) (bool, error) {
 	s.mu.RLock()
 	d, ok := s.devices[dev]

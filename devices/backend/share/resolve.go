@@ -11,8 +11,8 @@ type resolver struct {
 	openat2 bool // the kernel has openat2(2) (5.6) and no seccomp filter refuses it
 }
 
-// resolveTries bounds retries after EAGAIN, which openat2 returns when a rename on the
-// host interferes.
+// resolveTries bounds retries after EAGAIN, which openat2 returns when a rename on the host
+// interferes.
 const resolveTries = 16
 
 func probeResolver(rootFD int) resolver {
@@ -31,8 +31,8 @@ func beneath() *unix.OpenHow {
 	}
 }
 
-// open returns an O_PATH descriptor of path, which is relative to dirfd, ends in NUL and
-// holds neither "." nor "..". It changes path.
+// open returns an O_PATH descriptor of path, which is relative to dirfd, ends in NUL and holds
+// neither "." nor "..". It changes path.
 func (r resolver) open(dirfd int, path []byte) (int, error) {
 	if bytes.IndexByte(path, '/') < 0 {
 		return openAt(dirfd, path, unix.O_PATH|unix.O_NOFOLLOW)

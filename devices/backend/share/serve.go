@@ -26,9 +26,9 @@ type streamCall struct {
 	request, response []byte
 }
 
-// Serve answers the messages that arrive on conn, several at a time, until it ends, and closes it.
-// It returns nil at the end of conn and an error if conn fails or holds something other than
-// messages. It closes nothing of the session, which must not be used otherwise meanwhile.
+// Serve answers the messages that arrive on conn, several at a time, until it ends, and closes
+// it. It returns nil at the end of conn and an error if conn fails or holds something other
+// than messages. It closes nothing of the session, which must not be used otherwise meanwhile.
 func (s *Session) Serve(conn io.ReadWriteCloser) error {
 	x := &stream{session: s, conn: conn, free: make(chan *streamCall, streamCalls)}
 	for range streamCalls {
@@ -92,6 +92,9 @@ func (c *streamCall) receiveFrom(r io.Reader) error {
 	c.request = c.request[:n]
 	copy(c.request, size[:])
 	if _, err := io.ReadFull(r, c.request[4:]); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
 		return fmt.Errorf("read 9P request: %w", err)
 	}
 	c.In = [][]byte{c.request}

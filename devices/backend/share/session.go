@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Session is one guest's use of a share: its fids and the messages under way.
-// All methods but Close may be called concurrently, with different Calls.
+// Session is one guest's use of a share: its fids and the messages under way. All methods but
+// Close may be called concurrently, with different Calls.
 type Session struct {
 	share *Share
 	msize atomic.Uint32 // the agreed size of messages
@@ -70,8 +70,8 @@ func (s *Session) Begin(c *Call) {
 	}
 }
 
-// Handle does what the request asks for and puts the response into c.Out. It returns the response's
-// length in bytes, 0 if c.Out is too small for any. What fails is told to the guest.
+// Handle does what the request asks for and puts the response into c.Out. It returns the
+// response's length in bytes, 0 if c.Out is too small for any. What fails is told to the guest.
 func (s *Session) Handle(c *Call) int {
 	if c.room < errorBytes {
 		return 0
@@ -219,8 +219,8 @@ func (s *Session) attach(c *Call, d *decoder) error {
 	return nil
 }
 
-// flush waits until the call with the given tag is finished. It waits for no other
-// flush, so that no guest can make them wait for each other.
+// flush waits until the call with the given tag is finished. It waits for no other flush, so
+// that no guest can make them wait for each other.
 func (s *Session) flush(_ *Call, d *decoder) error {
 	tag := d.u16()
 	if d.bad {
@@ -299,8 +299,8 @@ func (s *Session) put(f *fid) {
 	}
 }
 
-// install makes f the fid called id, in the place of old, which may be nil. It takes over
-// the caller's reference to f's node and what f has open, also when it fails.
+// install makes f the fid called id, in the place of old, which may be nil. It takes over the
+// caller's reference to f's node and what f has open, also when it fails.
 func (s *Session) install(id uint32, f *fid, old *fid) error {
 	s.mu.Lock()
 	f.refs = 1
@@ -344,8 +344,8 @@ func (s *Session) clunkAll() {
 	}
 }
 
-// reserve counts one more open file. The count is given back by put, or by unreserve
-// when opening fails.
+// reserve counts one more open file. The count is given back by put, or by unreserve when
+// opening fails.
 func (s *Session) reserve() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

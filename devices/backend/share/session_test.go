@@ -111,7 +111,8 @@ func TestResponseRoom(t *testing.T) {
 	}
 }
 
-// Linux's zero-copy transfers: the header in one buffer, the data in pages, which may begin anywhere.
+// Linux's zero-copy transfers: the header in one buffer, the data in pages, which may begin
+// anywhere.
 func TestScatteredBuffers(t *testing.T) {
 	dir := t.TempDir()
 	want := make([]byte, 20000)
@@ -281,4 +282,53 @@ func TestServeRefusesGarbage(t *testing.T) {
 		session.Close()
 		s.Close()
 	}
+}
+
+// The host exchanges a directory and a symbolic link that leaves the folder, all the time.
+func TestExchangeDuringWalk(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	for _, d := range []string{dir + "/a/b", outside + "/b"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, dir+"/a/b/f", "inside")
+	put(t, outside+"/b/f", "secret")
+	if err := os.Symlink(outside, dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var host sync.WaitGroup
+	host.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = unix.Renameat2(unix.AT_FDCWD, dir+"/a", unix.AT_FDCWD, dir+"/link", unix.RENAME_EXCHANGE)
+		}
+	})
+	for _, r := range []resolver{{openat2: true}, {}} {
+		g := newGuest(t, Config{Path: dir, ReadOnly: true, Limits: Limits{Handles: 1}})
+		g.share.resolver.openat2 = g.share.resolver.openat2 && r.openat2
+		found := 0
+		for range 2000 {
+			g.exchange(message(twalk, 1, uint32(0), uint32(1), uint16(3), "a", "b", "f"))
+			g.exchange(message(tlopen, 1, uint32(1), uint32(0)))
+			resp := g.exchange(message(tread, 1, uint32(1), uint64(0), uint32(100)))
+			if bytes.Contains(resp, []byte("secret")) {
+				t.Fatal("left the folder")
+			}
+			if bytes.Contains(resp, []byte("inside")) {
+				found++
+			}
+			g.exchange(message(tclunk, 1, uint32(1)))
+		}
+		if found == 0 {
+			t.Logf("openat2 %v: the file was never reached", r.openat2)
+		}
+	}
+	close(stop)
+	host.Wait()
 }

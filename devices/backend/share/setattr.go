@@ -52,8 +52,8 @@ func (s *Session) setattr(c *Call, d *decoder) error {
 	return s.apply(c, &a, f.node, fd)
 }
 
-// apply sets the attributes of the file behind fd, which may be an O_PATH descriptor. Size and owner
-// come before times and mode, which they would change.
+// apply sets the attributes of the file behind fd, which may be an O_PATH descriptor. Size and
+// owner come before times and mode, which they would change.
 func (s *Session) apply(c *Call, a *attributes, n *node, fd int) error {
 	if a.valid&setSize != 0 {
 		if err := s.truncate(c, n, fd, a.size); err != nil {

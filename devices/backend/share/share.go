@@ -12,8 +12,8 @@ import (
 	"github.com/stile-vmm/stile/internal/sys"
 )
 
-// MaxMessage is the largest message in bytes that a session agrees to. Linux's virtio
-// transport asks for at most 500 KiB.
+// MaxMessage is the largest message in bytes that a session agrees to. Linux's virtio transport
+// asks for at most 500 KiB.
 const MaxMessage = 512 << 10
 
 // Config describes a share.
@@ -25,12 +25,14 @@ type Config struct {
 
 // Limits bound what one session holds.
 type Limits struct {
-	// Nodes is the number of files that fids may refer to, and of fids. A Linux guest spends about
-	// 2 KiB of its memory for each, stile 250 bytes. Default 262,144.
+	// Nodes is the number of files that fids may refer to, and of fids. A Linux guest spends
+	// about 2 KiB of its memory for each, stile 250 bytes. Default 262,144.
 	Nodes int
-	// Handles is the number of descriptors kept to name files. Default: an eighth of RLIMIT_NOFILE, at most 4096.
+	// Handles is the number of descriptors kept to name files. Default: an eighth of
+	// RLIMIT_NOFILE, at most 4096.
 	Handles int
-	// Open is the number of files opened for reading or writing. Default: half of RLIMIT_NOFILE, at most 65,536.
+	// Open is the number of files opened for reading or writing. Default: half of
+	// RLIMIT_NOFILE, at most 65,536.
 	Open int
 }
 

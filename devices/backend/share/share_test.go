@@ -18,8 +18,8 @@ import (
 	"github.com/stile-vmm/stile/devices/backend/share"
 )
 
-// mount serves the folder to a client of the library's and returns its root. What is
-// open is checked at the end: nothing may be left.
+// mount serves the folder to a client of the library's and returns its root. What is open is
+// checked at the end: nothing may be left.
 func mount(t testing.TB, cfg share.Config) p9.File {
 	t.Helper()
 	before := descriptors(t)
@@ -551,7 +551,7 @@ func TestNewRefuses(t *testing.T) {
 		{Path: "/does/not/exist"},
 		{Path: file},
 		{Path: "/", Limits: share.Limits{Open: -1}},
-		{Path: "/sys"},
+		{Path: "/proc"},
 	} {
 		before := descriptors(t)
 		if s, err := share.New(cfg); err == nil {

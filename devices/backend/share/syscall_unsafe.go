@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These calls take names as NUL-terminated bytes and so, unlike those of x/sys,
-// allocate nothing. Paths must not be empty and must end in NUL.
+// These calls take names as NUL-terminated bytes and so, unlike those of x/sys, allocate
+// nothing. Paths must not be empty and must end in NUL.
 
 var emptyPath = [1]byte{}
 

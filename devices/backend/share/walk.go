@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// walk makes a fid for the file that the names lead to from another one. With no names
-// it is that one again.
+// walk makes a fid for the file that the names lead to from another one. With no names it is
+// that one again.
 func (s *Session) walk(c *Call, d *decoder) error {
 	id, newID, count := d.u32(), d.u32(), int(d.u16())
 	if d.bad || count > maxWalk {

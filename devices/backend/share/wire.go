@@ -43,8 +43,8 @@ const (
 	noFID       = 1<<32 - 1
 )
 
-// decoder reads a message's fields. After the first field that is not there all
-// others are 0 and bad is set.
+// decoder reads a message's fields. After the first field that is not there all others are 0
+// and bad is set.
 type decoder struct {
 	b   []byte
 	bad bool
