@@ -522,17 +522,14 @@ func BenchmarkConsoleOutput(b *testing.B) {
 	_, d := m.Plug(c)
 	d.Start(allRing|multiport, consoleIRQs)
 	gpa, _ := m.Alloc(80)
+	r, done := d.Rings[1], 0
 	b.ReportAllocs()
 	for b.Loop() {
-		d.Rings[1].Add(virtqtest.Buf{Addr: gpa, Len: 80})
-		if d.Rings[1].NeedKick() {
-			d.Kick(1)
-		}
-		for {
-			if _, _, ok := d.Rings[1].Used(); ok {
-				break
-			}
-			runtime.Gosched()
-		}
+		r.SetUsedEvent(r.LastUsed())
+		r.Add(virtqtest.Buf{Addr: gpa, Len: 80})
+		d.Kick(1)
+		done++
+		m.IRQ.Wait(d.Message(1), done)
+		r.Used()
 	}
 }
