@@ -58,7 +58,7 @@ func checkExecutable(file string) error {
 
 func lookupError(name string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return &agentproto.Error{Kind: agentproto.NotFound, Message: name + ": command not found in the guest"}
+		return &agentproto.Error{Kind: agentproto.NotFound, Message: name + ": command not found"}
 	}
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {

@@ -51,7 +51,7 @@ type StartError struct {
 	Err *agentproto.Error
 }
 
-func (e *StartError) Error() string { return fmt.Sprintf("start %q in the guest: %v", e.Name, e.Err) }
+func (e *StartError) Error() string { return fmt.Sprintf("start in the guest: %v", e.Err) }
 
 // Unwrap returns the agent's reason.
 func (e *StartError) Unwrap() error { return e.Err }

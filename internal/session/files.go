@@ -40,6 +40,7 @@ func (s *Session) push(ctx context.Context, path string, mode fs.FileMode, size 
 	n, copyErr := io.CopyN(stream, r, size)
 	if n < size && copyErr == io.EOF {
 		stream.Close()
+		<-answer // the agent has removed what came
 		return fmt.Errorf("%d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
 	}
 	if err := s.cause(ctx, <-answer); err != nil {
