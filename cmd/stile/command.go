@@ -1,0 +1,80 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/session"
+)
+
+// command makes the command that runs in the guest. Without one it is a shell on the terminal.
+func (f *runFlags) command() (*session.Cmd, *terminal, error) {
+	args, tty := f.args, f.tty
+	if len(args) == 0 {
+		args = []string{shell(f.spec.Root)}
+		tty = tty || isTerminal(os.Stdin)
+	}
+	cmd := &session.Cmd{Args: args, Dir: f.workDir(), Env: f.environment(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if !tty {
+		return cmd, &terminal{}, nil
+	}
+	t, err := rawTerminal(os.Stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	size := t.size()
+	cmd.TTY = &size
+	return cmd, t, nil
+}
+
+func shell(root string) string {
+	if sh := os.Getenv("SHELL"); sh != "" && root == guest.RootHost {
+		return sh
+	}
+	return "sh"
+}
+
+// workDir is the command's working directory: in a view of the host's root the current one.
+func (f *runFlags) workDir() string {
+	if f.dir != "" || f.spec.Root != guest.RootHost {
+		return f.dir
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return ""
+	}
+	return dir
+}
+
+// environment resolves --env; a bare KEY that is not set here is left out.
+func (f *runFlags) environment() []string {
+	var env []string
+	for _, e := range f.env {
+		if strings.Contains(e, "=") {
+			env = append(env, e)
+		} else if value, ok := os.LookupEnv(e); ok {
+			env = append(env, e+"="+value)
+		}
+	}
+	return env
+}
+
+// startFailed explains why the command could not be started in g.
+func startFailed(g *guest.Guest, err error) outcome {
+	var start *session.StartError
+	if errors.As(err, &start) {
+		return outcome{status: start.ExitCode(), reason: "not-started", err: err}
+	}
+	return lost(g, err)
+}
+
+// lost explains an error of the session: mostly a guest that died.
+func lost(g *guest.Guest, err error) outcome {
+	why := g.WaitError(err)
+	if errors.Is(why, session.ErrAgentLost) || guest.ExitStatus(why) == guest.ExitDied {
+		return outcome{guest.ExitDied, "died", g.WithLog(why), true}
+	}
+	return outcome{guest.ExitSetup, "setup", why, true}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// runConsole boots the kernel and the initramfs as they are, with the serial console on
+// the terminal.
+func (f *runFlags) runConsole() error {
+	log, closeLog, err := f.console()
+	if err != nil {
+		return f.fail(err)
+	}
+	defer closeLog()
+	var out io.Writer = os.Stdout
+	if log != nil && f.consoleLog != "" {
+		out = io.MultiWriter(os.Stdout, log)
+	}
+	s := watchSignals()
+	defer s.stop()
+	t := &terminal{}
+	if isTerminal(os.Stdin) {
+		if t, err = rawTerminal(os.Stdin); err != nil {
+			return f.fail(err)
+		}
+	}
+	defer t.restore()
+	ctx, cancel := s.command(f.timeout)
+	defer cancel()
+	ctx, escape := context.WithCancelCause(ctx)
+	defer escape(nil)
+	input := &escapeReader{in: os.Stdin, escape: func() { escape(errEscape) }, active: t.file != nil}
+	cfg, err := guest.ConsoleMachine(ctx, f.spec, out, input)
+	if err != nil {
+		return f.fail(err)
+	}
+	vm, err := vmm.New(ctx, cfg)
+	if err != nil {
+		return f.fail(err)
+	}
+	result, err := vm.Run(ctx)
+	t.restore()
+	report := guest.Report{On: "host"}
+	report.AddMachine(vm, nil)
+	if err := vm.Close(); err != nil {
+		return f.fail(err)
+	}
+	if err != nil {
+		return f.fail(err)
+	}
+	return f.finish(f.consoleReport(ctx, s, report, result))
+}
+
+var errEscape = fmt.Errorf("ended by Ctrl-A x")
+
+// consoleReport turns how the VM ended into status and message.
+func (f *runFlags) consoleReport(ctx context.Context, s *signals, r guest.Report, result vmm.Result) (guest.Report, error) {
+	cause := context.Cause(ctx)
+	switch {
+	case result.Reason == vmm.Canceled && cause == errTimeout:
+		r.Status, r.Reason = guest.ExitTimeout, "timeout"
+		r.Message = fmt.Sprintf("the guest ran longer than %v and was ended", f.timeout)
+	case result.Reason == vmm.Canceled && cause == errEscape:
+		r.Status, r.Reason = 0, "escape"
+	case result.Reason == vmm.Canceled:
+		r.Status, r.Reason = s.status(), "killed"
+	case result.Died():
+		died := &guest.DiedError{Result: result}
+		r.Status, r.Reason, r.Message = guest.ExitDied, "died", died.Error()
+	case result.Reason == vmm.DebugExit:
+		r.Status, r.Reason = result.Code, "debug-exit"
+	default:
+		r.Reason = string(result.Reason)
+	}
+	if r.Message == "" {
+		return r, nil
+	}
+	return r, fmt.Errorf("%s", r.Message)
+}
+
+// escapeReader watches a raw terminal's input for Ctrl-A x, which ends the VM; Ctrl-A
+// Ctrl-A is one Ctrl-A.
+type escapeReader struct {
+	in      io.Reader
+	escape  func()
+	active  bool
+	pending bool // Ctrl-A came
+}
+
+const ctrlA = 1
+
+func (e *escapeReader) Read(p []byte) (int, error) {
+	n, err := e.in.Read(p)
+	if !e.active {
+		return n, err
+	}
+	out := bytes.NewBuffer(p[:0])
+	for _, b := range bytes.Clone(p[:n]) {
+		switch {
+		case e.pending && b == 'x':
+			e.escape()
+			e.pending = false
+		case e.pending || b != ctrlA:
+			e.pending = false
+			out.WriteByte(b)
+		default:
+			e.pending = true
+		}
+	}
+	return out.Len(), err
+}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/lab"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// state is how well something is.
+type state string
+
+const (
+	good    state = "ok"
+	limited state = "limited" // works, or is not needed here
+	missing state = "missing" // stile run does not work without it
+)
+
+// finding is one thing that doctor looked at.
+type finding struct {
+	Name   string `json:"name"`
+	State  state  `json:"state"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+	// Package is the Debian package that ends the lack.
+	Package string `json:"package,omitempty"`
+}
+
+func newDoctorCommand() *cobra.Command {
+	var asJSON, onlyMissing bool
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Tell what this host can do, and the remedy for each lack",
+		Long: `doctor looks at everything stile run depends on and says what works, what is limited
+and what is missing, each lack with its remedy. It changes nothing. The exit status is 1
+if something is missing without which stile run does not work.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			findings := examine(c.Context())
+			switch {
+			case onlyMissing:
+				printPackages(findings)
+				return nil
+			case asJSON:
+				if err := printJSON(findings); err != nil {
+					return err
+				}
+			default:
+				printFindings(findings)
+			}
+			for _, f := range findings {
+				if f.State == missing {
+					return exitError{1}
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&onlyMissing, "missing", false, "print the Debian packages that stile run needs and that are missing, and nothing else")
+	return c
+}
+
+func printFindings(findings []finding) {
+	for _, f := range findings {
+		fmt.Printf("%-8s %-15s %s\n", f.State, f.Name, f.Detail)
+		if f.Remedy != "" {
+			fmt.Printf("%-8s %-15s → %s\n", "", "", f.Remedy)
+		}
+	}
+}
+
+func printPackages(findings []finding) {
+	for _, f := range findings {
+		if f.State == missing && f.Package != "" {
+			fmt.Println(f.Package)
+		}
+	}
+}
+
+// examine looks at this host.
+func examine(ctx context.Context) []finding {
+	kvm, usable := examineKVM()
+	return []finding{
+		kvm,
+		examineQEMU(ctx, usable),
+		examineLabState(usable),
+		examineKernel(ctx),
+		examineCache(),
+		examineGo(),
+		examineMemory(),
+	}
+}
+
+// examineKVM also reports whether VMs run on this host's KVM.
+func examineKVM() (finding, bool) {
+	f := finding{Name: "kvm", State: good}
+	speed, err := guest.Speed()
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		f.State, f.Detail, f.Remedy = missing, err.Error(), "use /dev/kvm as told, or run with --on lab"
+		return f, false
+	case err != nil:
+		f.State, f.Detail = limited, err.Error()
+		f.Remedy = "VMs run in the lab, a nested host under emulation, some 20 times slower"
+		return f, false
+	case !speed.RunsLinux():
+		f.State, f.Detail = limited, "/dev/kvm "+speed.String()+", too slow to boot Linux"
+		f.Remedy = "VMs run in the lab, a nested host under emulation; on a cloud machine, choose a kind with nested virtualisation"
+		return f, false
+	}
+	f.Detail = "/dev/kvm " + speed.String()
+	return f, true
+}
+
+func examineQEMU(ctx context.Context, usable bool) finding {
+	f := finding{Name: "qemu", State: good, Detail: "not needed, KVM is usable"}
+	qemu, err := lab.FindQEMU()
+	var version lab.Version
+	if err == nil {
+		version, err = qemu.Version(ctx)
+	}
+	if err == nil {
+		f.Detail = fmt.Sprintf("%s, version %v, for the lab", qemu.Path, version)
+		return f
+	}
+	f.State = limited
+	if !usable {
+		f.State, f.Package = missing, "qemu-system-x86"
+	}
+	f.Detail = err.Error()
+	return f
+}
+
+func examineLabState(usable bool) finding {
+	f := finding{Name: "lab state", State: good}
+	states, err := labStates()
+	switch {
+	case err != nil:
+		f.State, f.Detail = limited, err.Error()
+	case len(states) > 0:
+		f.Detail = fmt.Sprintf("%d saved, %s on disk", len(states), roundSize(diskUse(states)))
+	case usable:
+		f.Detail = "none saved, none needed"
+	default:
+		f.Detail = "none saved yet: the first run boots the nested host once, about 10 s"
+	}
+	return f
+}
+
+func labStates() ([]lab.State, error) {
+	cache, err := images.Open("")
+	if err != nil {
+		return nil, err
+	}
+	store, err := lab.OpenStore(filepath.Join(cache.Dir(), "lab"))
+	if err != nil {
+		return nil, err
+	}
+	return store.List()
+}
+
+func diskUse(states []lab.State) (n int64) {
+	for _, s := range states {
+		n += s.Disk
+	}
+	return n
+}
+
+// kernelTimeout bounds the download of the default kernel.
+const kernelTimeout = 2 * time.Minute
+
+func examineKernel(ctx context.Context) finding {
+	f := finding{Name: "kernel", State: good}
+	ctx, cancel := context.WithTimeout(ctx, kernelTimeout)
+	defer cancel()
+	cache, err := images.Open("")
+	if err == nil {
+		f.Detail, err = cache.DefaultKernel(ctx)
+	}
+	if err != nil {
+		f.State, f.Detail, f.Remedy = missing, err.Error(), "give a kernel with -k, or connect to a Go module proxy once"
+	}
+	return f
+}
+
+func examineCache() finding {
+	f := finding{Name: "cache", State: good}
+	cache, err := images.Open("")
+	if err != nil {
+		f.State, f.Detail, f.Remedy = missing, err.Error(), "set "+images.EnvCache+" to a folder that can be written"
+		return f
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(cache.Dir(), &st); err != nil {
+		f.State, f.Detail = limited, err.Error()
+		return f
+	}
+	const wanted = 2 << 30 // a kernel, an initramfs, a lab state with its RAM
+	free := int64(st.Bavail) * st.Bsize
+	f.Detail = fmt.Sprintf("%s, %s free", cache.Dir(), roundSize(free))
+	if free < wanted {
+		f.State, f.Remedy = limited, "stile image prune, or set "+images.EnvCache+" to a larger disk"
+	}
+	return f
+}
+
+func examineGo() finding {
+	f := finding{Name: "go", State: good}
+	path, err := exec.LookPath("go")
+	if err != nil {
+		f.State, f.Detail = limited, "no Go tool: --root uroot can't be built"
+		f.Remedy = "install Go if you need --root uroot"
+		return f
+	}
+	out, err := exec.Command(path, "env", "GOVERSION").Output()
+	f.Detail = strings.TrimSpace(string(out)) + ", for --root uroot"
+	if err != nil {
+		f.State, f.Detail = limited, err.Error()
+	}
+	return f
+}
+
+func examineMemory() finding {
+	f := finding{Name: "memory", State: good}
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return finding{Name: "memory", State: limited, Detail: err.Error()}
+	}
+	total := uint64(si.Totalram) * uint64(si.Unit)
+	f.Detail = roundSize(int64(total)) + " in this host"
+	if total < 2*guest.DefaultMemory {
+		f.State, f.Remedy = limited, fmt.Sprintf("use -m below the default of %v", vmm.Bytes(guest.DefaultMemory))
+	}
+	return f
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// sizeFlag is a number of bytes with a unit. A bare number is refused, because tools
+// disagree whether it means bytes or megabytes.
+type sizeFlag uint64
+
+func (s *sizeFlag) String() string { return vmm.Bytes(*s).String() }
+func (s *sizeFlag) Type() string   { return "SIZE" }
+
+func (s *sizeFlag) Set(text string) error {
+	n, err := parseSize(text)
+	if err == nil {
+		*s = sizeFlag(n)
+	}
+	return err
+}
+
+func parseSize(text string) (uint64, error) {
+	digits := strings.TrimRight(text, "KMGTkmgtiB")
+	unit := strings.ToUpper(text[len(digits):])
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size such as 512M or 2G", text)
+	}
+	shift := map[string]uint{
+		"K": 10, "M": 20, "G": 30, "T": 40,
+		"KIB": 10, "MIB": 20, "GIB": 30, "TIB": 40,
+		"KB": 10, "MB": 20, "GB": 30, "TB": 40,
+	}[unit]
+	if unit == "" {
+		return 0, fmt.Errorf("%q has no unit; write %sM or %sG", text, digits, digits)
+	}
+	if shift == 0 || n == 0 || n > (1<<63)>>shift {
+		return 0, fmt.Errorf("%q is not a size such as 512M or 2G", text)
+	}
+	return n << shift, nil
+}
+
+// aliases are names that users of other tools type.
+var aliases = map[string]string{
+	"cmdline": "append", "params": "append",
+	"initrd": "initramfs", "mem": "memory", "ram": "memory", "smp": "cpus", "cpu": "cpus",
+}
+
+func normalizeFlag(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if to, ok := aliases[name]; ok {
+		name = to
+	}
+	return pflag.NormalizedName(name)
+}
+
+// suggestFlag names the flag of c that is closest to the unknown one err complains of.
+func suggestFlag(c *cobra.Command, err error) string {
+	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
+	if !ok {
+		return ""
+	}
+	best, distance := "", 3
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if d := editDistance(name, f.Name); d < distance {
+			best, distance = f.Name, d
+		}
+	})
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean --%s?)", best)
+}
+
+// editDistance is the Levenshtein distance of two short strings.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range a {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range b {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

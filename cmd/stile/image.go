@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/lab"
+)
+
+// cached is one thing in the cache, for lists.
+type cached struct {
+	Kind    string    `json:"kind"`
+	Key     string    `json:"key"`
+	Path    string    `json:"path"`
+	Size    int64     `json:"size"` // bytes on disk
+	LastUse time.Time `json:"last_use"`
+	Damage  string    `json:"damage,omitempty"`
+}
+
+func newImageCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "image",
+		Short: "Show and remove what stile keeps in its cache",
+		Long: `stile keeps unpacked kernels, initramfs, userlands and the lab's saved states in a
+cache: $STILE_CACHE, or stile in the user's cache folder ($XDG_CACHE_HOME, ~/.cache).
+All of it is made again when it is missing.`,
+	}
+	c.AddCommand(newImageListCommand(), newImagePruneCommand())
+	return c
+}
+
+func newImageListCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List what is in the cache, the most recently used first",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			list, err := listCached()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(list)
+			}
+			w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "KIND\tSIZE\tLAST USE\tKEY")
+			for _, e := range list {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.Kind, roundSize(e.Size), e.LastUse.Format(time.DateTime), e.Key)
+			}
+			return w.Flush()
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func listCached() ([]cached, error) {
+	cache, err := images.Open("")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := cache.List()
+	if err != nil {
+		return nil, err
+	}
+	list := []cached{}
+	for _, e := range entries {
+		list = append(list, cached{Kind: string(e.Kind), Key: e.Key, Path: e.Path, Size: e.Size, LastUse: e.LastUse})
+	}
+	store, err := lab.OpenStore(filepath.Join(cache.Dir(), "lab"))
+	if err != nil {
+		return nil, err
+	}
+	states, err := store.List()
+	for _, s := range states {
+		list = append(list, cached{Kind: "lab", Key: s.Key, Path: s.Path, Size: s.Disk, LastUse: s.Used, Damage: s.Damage})
+	}
+	return list, err
+}
+
+// roundSize prints a size in KiB or MiB, rounded up.
+func roundSize(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%dK", (n+1<<10-1)>>10)
+	}
+	return fmt.Sprintf("%dM", (n+1<<20-1)>>20)
+}
+
+func newImagePruneCommand() *cobra.Command {
+	var older time.Duration
+	c := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove from the cache what was not used lately",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			freed, err := prune(c.Context(), older)
+			fmt.Printf("freed %s\n", roundSize(freed))
+			return err
+		},
+	}
+	c.Flags().DurationVar(&older, "unused-for", 0, "keep what was used within this time, such as 720h (default: keep nothing but lab states in use)")
+	return c
+}
+
+func prune(ctx context.Context, older time.Duration) (int64, error) {
+	cache, err := images.Open("")
+	if err != nil {
+		return 0, err
+	}
+	removed, err := cache.Prune(ctx, older)
+	var freed int64
+	for _, e := range removed {
+		freed += e.Size
+	}
+	if err != nil {
+		return freed, err
+	}
+	store, err := lab.OpenStore(filepath.Join(cache.Dir(), "lab"))
+	if err != nil {
+		return freed, err
+	}
+	keep := 0
+	states, err := store.List()
+	if err != nil {
+		return freed, err
+	}
+	for _, s := range states {
+		if older > 0 && time.Since(s.Used) < older {
+			keep++
+		}
+	}
+	more, err := store.Prune(ctx, keep)
+	return freed + more, err
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/lab"
+)
+
+// runInLab runs this very command line inside the nested host.
+func (f *runFlags) runInLab() error {
+	s := watchSignals()
+	defer s.stop()
+	report, err := f.inLab(s)
+	if status := s.status(); status != 0 {
+		report, err = guest.Report{Reason: "killed", Status: status}, nil
+	}
+	report.On = "lab"
+	return f.finish(report, err)
+}
+
+// inLab resumes the nested host, runs the command line there and fetches what it wrote.
+func (f *runFlags) inLab(s *signals) (guest.Report, error) {
+	failed := func(err error) (guest.Report, error) {
+		return guest.Report{Reason: "setup", Status: guest.ExitSetup, Message: err.Error()}, err
+	}
+	spec, err := f.spec.Absolute()
+	if err != nil {
+		return failed(err)
+	}
+	host, err := guest.ResumeLab(s.boot(), spec, os.Stderr)
+	if err != nil {
+		return failed(err)
+	}
+	defer host.Close()
+	dir, err := os.Getwd()
+	if err != nil {
+		return failed(err)
+	}
+	args, reportPath, logPath := f.labArgs(spec)
+	toCommand := make(signalChannel, 4)
+	o := lab.Options{Args: args, Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
+	if f.wantsTerminal() {
+		t, err := rawTerminal(os.Stdin)
+		if err != nil {
+			return failed(err)
+		}
+		defer t.restore()
+		size, sizes := t.size(), make(chan agentproto.Winsize, 1)
+		o.TTY, o.Sizes = &size, sizes
+		defer t.watchSize(func(w agentproto.Winsize) { sizes <- w })()
+	}
+	defer s.forward(toCommand)()
+	status, err := host.Run(s.boot(), &o)
+	if err != nil {
+		return failed(err)
+	}
+	return f.fetch(host, status.ExitCode(), reportPath, logPath)
+}
+
+// signalChannel is a command's signals on their way to it.
+type signalChannel chan syscall.Signal
+
+func (c signalChannel) Signal(sig syscall.Signal) error {
+	select {
+	case c <- sig:
+		return nil
+	default:
+		return errors.New("too many signals under way")
+	}
+}
+
+// wantsTerminal reports whether the nested stile needs this terminal.
+func (f *runFlags) wantsTerminal() bool {
+	return f.tty || len(f.args) == 0 && isTerminal(os.Stdin)
+}
+
+// labFiles is where a nested stile writes what the user asked for; its file system is
+// forgotten with the nested host.
+const labFiles = "/run"
+
+// labArgs returns the arguments of the nested stile, and where its report and console
+// log go. They come from what was parsed, with paths made absolute.
+func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) {
+	args = []string{
+		"run", "--cpus", fmt.Sprint(spec.CPUs), "--memory", fmt.Sprintf("%dK", spec.Memory>>10),
+		"--root", spec.Root, "--boot-timeout", spec.BootTimeout.String(), "--timeout", f.timeout.String(),
+	}
+	add := func(flag string, values ...string) {
+		for _, v := range values {
+			if v != "" {
+				args = append(args, flag, v)
+			}
+		}
+	}
+	if f.json != "" {
+		report = labFiles + "/stile-report.json"
+	}
+	if f.consoleLog != "" {
+		log = labFiles + "/stile-console.log"
+	}
+	add("--json", report)
+	add("--console-log", log)
+	add("--kernel", spec.Kernel)
+	add("--modules", spec.Modules)
+	add("--initramfs", spec.Initramfs...)
+	add("--append", spec.Append...)
+	add("--env", f.environment()...)
+	add("--cwd", f.dir)
+	if f.tty {
+		args = append(args, "--tty")
+	}
+	if spec.Verbose {
+		args = append(args, "--verbose")
+	}
+	return append(append(args, "--"), f.args...), report, log
+}
+
+// fetch gets the nested stile's report and console log.
+func (f *runFlags) fetch(host *guest.LabHost, status int, reportPath, logPath string) (guest.Report, error) {
+	var report guest.Report
+	var errs []error
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if reportPath != "" {
+		var text bytes.Buffer
+		_, err := host.Session().Pull(ctx, reportPath, &text)
+		if err == nil {
+			err = json.Unmarshal(text.Bytes(), &report)
+		}
+		errs = append(errs, err)
+		report.Lab = host.Times()
+	}
+	if logPath != "" {
+		errs = append(errs, f.fetchLog(ctx, host, logPath))
+	}
+	report.Status = status
+	return report, errors.Join(errs...)
+}
+
+func (f *runFlags) fetchLog(ctx context.Context, host *guest.LabHost, path string) error {
+	file, err := os.Create(f.consoleLog)
+	if err != nil {
+		return fmt.Errorf("console log: %w", err)
+	}
+	_, err = host.Session().Pull(ctx, path, file)
+	return errors.Join(err, file.Close())
+}

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// runFlags is stile run's command line.
+type runFlags struct {
+	spec       guest.Spec
+	memory     sizeFlag
+	on         string
+	env        []string
+	dir        string
+	tty        bool
+	timeout    time.Duration
+	consoleLog string
+	json       string
+	args       []string
+}
+
+const runHelp = `Boot a throwaway VM and run a command in it.
+
+The command sees the host's files through a copy-on-write view: it can read what you
+can read, and what it writes is gone when it ends. It runs as root of the guest, in the
+current directory, with its own stdin, stdout and stderr. Without a command, a shell
+runs on your terminal.
+
+With -i and no command, the kernel and the initramfs are booted as they are, with the
+serial console on your terminal; the VM ends when the guest powers off or reboots.
+
+Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
+executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout
+expired; 122 if the guest died (kernel panic, triple fault, agent lost); 125 if stile
+or the set-up failed. --json says which without ambiguity.
+
+SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed to the command once; a second one ends
+the VM at once. Ctrl-A x ends a VM whose console is on the terminal.`
+
+const runExamples = `  stile run -- uname -a
+  echo hi | stile run -- sh -c 'cat; exit 7'
+  stile run -c 2 -m 1G -- make check
+  stile run --root uroot -- ls /
+  stile run -k vmlinuz -i initramfs.cpio -a 'foo=bar'`
+
+func newRunCommand() *cobra.Command {
+	f := &runFlags{memory: guest.DefaultMemory}
+	c := &cobra.Command{
+		Use:     "run [flags] [--] [COMMAND [ARG]...]",
+		Short:   "Boot a VM and run a command in it",
+		Long:    runHelp,
+		Example: runExamples,
+		RunE: func(_ *cobra.Command, args []string) error {
+			f.args = args
+			return f.run()
+		},
+	}
+	fs := c.Flags()
+	fs.SetInterspersed(false) // the command's own flags are not ours
+	fs.SetNormalizeFunc(normalizeFlag)
+	fs.SortFlags = false
+	fs.StringVarP(&f.spec.Kernel, "kernel", "k", "", "kernel to boot: a bzImage or an ELF vmlinux (default: stile's own)")
+	fs.StringArrayVarP(&f.spec.Initramfs, "initramfs", "i", nil, "initramfs (cpio) to unpack in the guest; repeatable")
+	fs.StringVar(&f.spec.Modules, "modules", "", "the kernel's lib/modules/RELEASE folder, where virtio and 9p are modules")
+	fs.StringArrayVarP(&f.spec.Append, "append", "a", nil, "words to add to the kernel's command line; repeatable")
+	fs.IntVarP(&f.spec.CPUs, "cpus", "c", 1, "number of CPUs")
+	fs.VarP(&f.memory, "memory", "m", "guest RAM, such as 512M or 2G")
+	fs.StringVar(&f.spec.Root, "root", guest.RootHost, "the guest's root: host, none, uroot or a folder")
+	fs.StringArrayVar(&f.env, "env", nil, "KEY=VALUE for the command's environment, or KEY to carry it over; repeatable")
+	fs.StringVar(&f.dir, "cwd", "", "working directory in the guest (default: the current one with --root host)")
+	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	fs.DurationVar(&f.timeout, "timeout", 0, "end the VM if the command runs longer, such as 60s (default: never)")
+	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
+	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
+	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
+	fs.StringVar(&f.on, "on", "auto", "where to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
+	fs.BoolVarP(&f.spec.Verbose, "verbose", "v", false, "show the kernel's messages on stderr")
+	return c
+}
+
+// consoleMode reports whether the kernel and the initramfs are booted as they are.
+func (f *runFlags) consoleMode() bool { return len(f.spec.Initramfs) > 0 && len(f.args) == 0 }
+
+func (f *runFlags) run() error {
+	f.spec.Memory = uint64(f.memory)
+	if err := f.validate(); err != nil {
+		return f.fail(err)
+	}
+	place, reason, err := guest.Choose(f.on)
+	if err != nil {
+		return f.fail(err)
+	}
+	if place == guest.InLab {
+		if reason != "" {
+			fmt.Fprintf(os.Stderr, "stile: running in the lab, a nested host under emulation: %s\n", reason)
+		}
+		return f.runInLab()
+	}
+	if f.consoleMode() {
+		return f.runConsole()
+	}
+	return f.runCommand()
+}
+
+// validate reports every fault of the command line at once.
+func (f *runFlags) validate() error {
+	faults := []error{f.spec.Validate()}
+	if f.spec.CPUs == 0 {
+		faults = append(faults, fmt.Errorf("%w: 0 CPUs: must be 1 to %d", vmm.ErrConfig, vmm.MaxCPUs))
+	}
+	if f.timeout < 0 {
+		faults = append(faults, fmt.Errorf("timeout of %v is negative", f.timeout))
+	}
+	for _, e := range f.env {
+		if strings.HasPrefix(e, "=") || e == "" {
+			faults = append(faults, fmt.Errorf("--env %q: must be KEY=VALUE or KEY", e))
+		}
+	}
+	if len(f.args) > 0 && f.args[0] == "" {
+		faults = append(faults, errors.New("the command is empty"))
+	}
+	if f.tty && !term.IsTerminal(int(os.Stdin.Fd())) {
+		faults = append(faults, errors.New("-t: standard input is not a terminal"))
+	}
+	return errors.Join(faults...)
+}
+
+// fail reports err in --json, where asked for, and returns it.
+func (f *runFlags) fail(err error) error {
+	r := guest.Report{On: f.on, Reason: "setup", Message: err.Error(), Status: guest.ExitSetup}
+	return f.finish(r, err)
+}
+
+// finish writes the report and turns it into the process's end.
+func (f *runFlags) finish(r guest.Report, err error) error {
+	if err != nil {
+		for _, line := range messages(err) {
+			fmt.Fprintln(os.Stderr, "stile:", line)
+		}
+		if log := guest.KernelLog(err); len(log) > 0 && !f.spec.Verbose {
+			fmt.Fprintf(os.Stderr, "stile: the kernel log's end:\n%s\n", log)
+		}
+	}
+	if f.json != "" {
+		if err := r.WriteJSON(f.json); err != nil {
+			fmt.Fprintln(os.Stderr, "stile: write the report:", err)
+			return exitError{guest.ExitSetup}
+		}
+	}
+	if r.Status == 0 {
+		return nil
+	}
+	return exitError{r.Status}
+}
+
+// console opens what receives the kernel's console. The caller closes it.
+func (f *runFlags) console() (io.Writer, func(), error) {
+	var writers []io.Writer
+	done := func() {}
+	if f.consoleLog != "" {
+		file, err := os.Create(f.consoleLog)
+		if err != nil {
+			return nil, nil, fmt.Errorf("console log: %w", err)
+		}
+		writers = append(writers, file)
+		done = func() { file.Close() }
+	}
+	if f.spec.Verbose {
+		writers = append(writers, os.Stderr)
+	}
+	if len(writers) == 0 {
+		return nil, done, nil
+	}
+	return io.MultiWriter(writers...), done, nil
+}
+
+// runCommand boots a guest on this machine and runs the command in it.
+func (f *runFlags) runCommand() error {
+	console, closeConsole, err := f.console()
+	if err != nil {
+		return f.fail(err)
+	}
+	defer closeConsole()
+	interrupts := watchSignals()
+	defer interrupts.stop()
+	g, err := guest.Boot(interrupts.boot(), f.spec, console)
+	if err != nil {
+		return f.bootFailed(interrupts, err)
+	}
+	outcome := f.execute(g, interrupts)
+	var report guest.Report
+	if outcome.killed {
+		report, err = g.Kill()
+	} else {
+		report, err = g.Close()
+	}
+	report.Status, report.Reason = outcome.status, outcome.reason
+	if err = errors.Join(outcome.err, err); err != nil {
+		report.Message = err.Error()
+		if report.Status == 0 {
+			report.Status, report.Reason = guest.ExitSetup, "setup"
+		}
+	}
+	return f.finish(report, err)
+}
+
+func (f *runFlags) bootFailed(s *signals, err error) error {
+	r := guest.Report{On: "host", Message: err.Error(), Status: guest.ExitStatus(err)}
+	switch r.Status {
+	case guest.ExitTimeout:
+		r.Reason = "boot-timeout"
+	case guest.ExitDied:
+		r.Reason = "died"
+	default:
+		r.Reason = "setup"
+	}
+	if status := s.status(); status != 0 {
+		r.Status, r.Reason = status, "killed"
+	}
+	return f.finish(r, err)
+}
+
+// outcome is how the command ended.
+type outcome struct {
+	status int
+	reason string
+	err    error
+	killed bool // the guest is not asked to power off
+}
+
+// errTimeout is the cause of a context that --timeout ended.
+var errTimeout = errors.New("timeout")
+
+// execute runs the command in g.
+func (f *runFlags) execute(g *guest.Guest, s *signals) outcome {
+	ctx, cancel := s.command(f.timeout)
+	defer cancel()
+	cmd, terminal, err := f.command()
+	if err != nil {
+		return outcome{guest.ExitSetup, "setup", err, true}
+	}
+	defer terminal.restore()
+	p, err := g.Session().Start(ctx, cmd)
+	if err != nil {
+		return startFailed(g, err)
+	}
+	defer s.forward(p)()
+	defer terminal.watchSize(func(w agentproto.Winsize) { _ = p.Resize(w) })() // a command that has ended has no terminal
+	status, err := p.Wait()
+	if ctx.Err() != nil {
+		if errors.Is(context.Cause(ctx), errTimeout) {
+			return outcome{guest.ExitTimeout, "timeout", fmt.Errorf("the command ran longer than %v and was killed", f.timeout), true}
+		}
+		return outcome{s.status(), "killed", nil, true}
+	}
+	if err != nil {
+		return lost(g, err)
+	}
+	if status.Signal != 0 {
+		return outcome{status: status.ExitCode(), reason: "signal"}
+	}
+	return outcome{status: status.ExitCode(), reason: "exit"}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// signals decides what signals sent to stile do: the first one goes to the guest's
+// command, or ends the boot; the second ends the VM at once.
+type signals struct {
+	ch     chan os.Signal
+	kill   context.CancelFunc // ends what boot and command return
+	killed context.Context
+
+	mu      sync.Mutex
+	process signaled       // nil while nothing runs
+	first   syscall.Signal // what ended the run, or may have
+}
+
+// signaled is a command to which signals go.
+type signaled interface{ Signal(syscall.Signal) error }
+
+// termGrace is how long a command may go on after SIGTERM, SIGHUP or SIGQUIT: who sends
+// those expects an end. SIGINT has no such limit, a shell ignores it.
+const termGrace = 10 * time.Second
+
+func watchSignals() *signals {
+	s := &signals{ch: make(chan os.Signal, 4)}
+	s.killed, s.kill = context.WithCancel(context.Background())
+	signal.Notify(s.ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	go s.watch()
+	return s
+}
+
+func (s *signals) watch() {
+	for received := range s.ch {
+		sig, ok := received.(syscall.Signal)
+		if !ok {
+			continue
+		}
+		s.mu.Lock()
+		again, p := s.first != 0, s.process
+		s.first = sig
+		s.mu.Unlock()
+		if again || p == nil {
+			s.kill()
+			continue
+		}
+		_ = p.Signal(sig) // a command that has ended gets none
+		if sig != syscall.SIGINT {
+			time.AfterFunc(termGrace, s.kill)
+		}
+	}
+}
+
+func (s *signals) stop() {
+	signal.Stop(s.ch)
+	close(s.ch)
+	s.kill()
+}
+
+// boot returns a context for the boot, ended by a signal.
+func (s *signals) boot() context.Context { return s.killed }
+
+// command returns a context for the command, ended by a second signal or a timeout.
+func (s *signals) command(timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout == 0 {
+		return context.WithCancel(s.killed)
+	}
+	return context.WithTimeoutCause(s.killed, timeout, errTimeout)
+}
+
+// forward passes signals to p from now on, until the returned function is called.
+func (s *signals) forward(p signaled) func() {
+	set := func(p signaled) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.process = p
+	}
+	set(p)
+	return func() { set(nil) }
+}
+
+// status returns the exit status for a run that a signal ended, 0 if none did.
+func (s *signals) status() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first == 0 || s.killed.Err() == nil {
+		return 0
+	}
+	return 128 + int(s.first)
+}

@@ -1,0 +1,44 @@
+package guest
+
+import (
+	"strings"
+
+	"github.com/stile-vmm/stile/images/agent"
+)
+
+// agentPath is where the agent stands in the initramfs.
+const agentPath = "/init"
+
+// cmdline returns the kernel's command line for a guest with the agent.
+func (s Spec) cmdline() string {
+	words := []string{
+		"panic=-1",        // reset at once: the VMM knows a panic from its console
+		"8250.nr_uarts=1", // there is one, and probing for more costs exits
+		"i8042.noaux", "i8042.nokbd", "i8042.dumbkbd",
+		"random.trust_cpu=on",
+		"rdinit=" + agentPath,
+		agent.EnvAgent + "=1",
+	}
+	words = append(words, s.consoleWords()...)
+	return strings.Join(append(words, s.Append...), " ")
+}
+
+// consoleWords chooses the kernel's console. hvc0 is the quick one, with an early console
+// until it is there; a kernel of which we don't know that it has hvc0 built in gets the
+// serial line, which prints a character per exit.
+func (s Spec) consoleWords() []string {
+	words := []string{"console=ttyS0"}
+	if s.Kernel == "" {
+		words = []string{"earlycon=uart8250,io,0x3f8,115200", "console=hvc0"}
+	}
+	if !s.Verbose {
+		words = append(words, "quiet")
+	}
+	return words
+}
+
+// ConsoleCmdline returns the command line for a guest without the agent, whose console
+// is the user's terminal.
+func ConsoleCmdline(appended []string) string {
+	return strings.Join(append([]string{"console=ttyS0", "panic=-1"}, appended...), " ")
+}

@@ -1,0 +1,46 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// BootTimeoutError says that the guest's agent did not start in time.
+type BootTimeoutError struct{ After time.Duration }
+
+func (e *BootTimeoutError) Error() string {
+	return fmt.Sprintf("the guest's agent did not start within %v; the kernel log's end may tell why, --boot-timeout allows more", e.After)
+}
+
+// DiedError says that the guest ended before its command did.
+type DiedError struct{ Result vmm.Result }
+
+func (e *DiedError) Error() string {
+	switch e.Result.Reason {
+	case vmm.PowerOff:
+		return "the guest powered itself off before the command ended"
+	case vmm.Reset:
+		return "the guest reset itself before the command ended"
+	case vmm.Panic:
+		return "the guest's kernel panicked: " + e.Result.Detail
+	case vmm.TripleFault:
+		return "the guest died of a triple fault:\n" + e.Result.Detail
+	}
+	return "the guest died: " + e.Result.String()
+}
+
+// ExitStatus returns the status that stile ends with because of err.
+func ExitStatus(err error) int {
+	var timeout *BootTimeoutError
+	var died *DiedError
+	switch {
+	case errors.As(err, &timeout):
+		return ExitTimeout
+	case errors.As(err, &died):
+		return ExitDied
+	}
+	return ExitSetup
+}

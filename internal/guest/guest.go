@@ -1,0 +1,241 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/session"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// rootTag is the 9P tag of the guest's root.
+const rootTag = "stile.root"
+
+// Guest is a running VM whose agent is connected and set up. Its methods may be called
+// concurrently.
+type Guest struct {
+	vm      *vmm.VM
+	session *session.Session
+	log     *tail
+	cancel  context.CancelFunc
+	ran     chan struct{} // closed when the VM has ended and result is set
+	result  vmm.Result
+	runErr  error
+	marks   []vmm.Phase
+}
+
+// Machine returns the VM that boots s: images are found, built or downloaded as needed.
+// console receives the kernel's console.
+func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error) {
+	s = s.withDefaults()
+	cfg := vmm.Config{
+		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, Console: console,
+		HideAsyncPF: Nested(),
+	}
+	made, err := findImages(ctx, s)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Kernel = made.Kernel
+	// The agent's archive comes last, so that its /init is the one that stays.
+	cfg.Initrds = append(append(cfg.Initrds, s.Initramfs...), made.Initramfs)
+	switch {
+	case s.Root == RootHost:
+		cfg.Shares = []vmm.Share{{Tag: rootTag, Path: "/", ReadOnly: true}}
+	case s.rootIsFolder():
+		cfg.Shares = []vmm.Share{{Tag: rootTag, Path: s.Root, ReadOnly: true}}
+	}
+	return cfg, nil
+}
+
+// Boot boots s and returns when its agent is ready for commands. console also receives
+// the kernel's console, if not nil. ctx bounds the boot only.
+func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
+	s = s.withDefaults()
+	g := &Guest{log: &tail{out: console}, ran: make(chan struct{})}
+	cfg, err := Machine(ctx, s, g.log)
+	if err != nil {
+		return nil, err
+	}
+	g.mark("images")
+	if g.vm, err = vmm.New(ctx, cfg); err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.Background())
+	g.cancel = cancel
+	go func() {
+		defer close(g.ran)
+		g.result, g.runErr = g.vm.Run(run)
+	}()
+	if err := g.connect(ctx, s); err != nil {
+		g.end()
+		return nil, &bootError{err, g.log.lines(tailLines)}
+	}
+	return g, nil
+}
+
+// tailLines is how many lines of the kernel's log a message about a dead guest has.
+const tailLines = 24
+
+// bootError carries the kernel log's end along with the reason.
+type bootError struct {
+	err error
+	log []byte
+}
+
+func (e *bootError) Error() string { return e.err.Error() }
+func (e *bootError) Unwrap() error { return e.err }
+
+// KernelLog returns the end of the kernel's log that err carries, if any.
+func KernelLog(err error) []byte {
+	var b *bootError
+	if errors.As(err, &b) {
+		return b.log
+	}
+	return nil
+}
+
+func (g *Guest) connect(ctx context.Context, s Spec) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+	defer cancel()
+	// A VM that ends must end the wait for its agent.
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go func() {
+		select {
+		case <-g.ran:
+			lost(&DiedError{g.result})
+		case <-ctx.Done():
+		}
+	}()
+	var err error
+	if g.session, err = session.Dial(ctx, g.vm.Agent()); err == nil {
+		g.mark("agent")
+		err = g.session.Setup(ctx, setup(s))
+	}
+	if err == nil {
+		g.mark("ready")
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
+		return cause
+	}
+	if errors.Is(err, session.ErrAgentLost) {
+		return g.died(err)
+	}
+	return err
+}
+
+// diedGrace is how long to wait for a VM's end once its agent is lost: the agent powers
+// the machine off when it fails, and a panic takes a moment to be printed.
+const diedGrace = 10 * time.Second
+
+// died returns why the agent was lost.
+func (g *Guest) died(err error) error {
+	select {
+	case <-g.ran:
+		return &DiedError{g.result}
+	case <-time.After(diedGrace):
+		return fmt.Errorf("%w, but its machine runs on", err)
+	}
+}
+
+func setup(s Spec) *agentproto.Setup {
+	out := &agentproto.Setup{Hostname: "stile", UnixNano: time.Now().UnixNano(), Env: environment(s)}
+	if s.Root == RootHost || s.rootIsFolder() {
+		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
+	}
+	return out
+}
+
+// carried are the variables of this process that commands in a view of the host's root get.
+var carried = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ"}
+
+func environment(s Spec) []string {
+	env := []string{"TERM=" + os.Getenv("TERM")}
+	switch s.Root {
+	case RootHost:
+		for _, name := range carried {
+			if value, ok := os.LookupEnv(name); ok {
+				env = append(env, name+"="+value)
+			}
+		}
+	case RootURoot:
+		env = append(env, "PATH=/bbin:/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/root", "USER=root")
+	default:
+		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root")
+	}
+	return env
+}
+
+// Session returns the connection to the agent.
+func (g *Guest) Session() *session.Session { return g.session }
+
+// Done returns a channel that is closed when the VM has ended.
+func (g *Guest) Done() <-chan struct{} { return g.ran }
+
+// KernelLog returns the last lines of the kernel's log.
+func (g *Guest) KernelLog() []byte { return g.log.lines(tailLines) }
+
+// WaitError turns an error of a command's Wait into the reason why the guest ended, if
+// the agent was lost.
+func (g *Guest) WaitError(err error) error {
+	if !errors.Is(err, session.ErrAgentLost) {
+		return err
+	}
+	return g.died(err)
+}
+
+// powerOffGrace is how long an orderly power-off may take before the VM is stopped.
+const powerOffGrace = 20 * time.Second
+
+// Close powers the guest off in order, or stops it where that fails, and frees the VM.
+func (g *Guest) Close() (Report, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
+	defer cancel()
+	if err := g.session.PowerOff(ctx); err == nil {
+		select {
+		case <-g.ran:
+		case <-ctx.Done():
+		}
+	}
+	return g.Kill()
+}
+
+// Kill stops the guest at once and frees the VM.
+func (g *Guest) Kill() (Report, error) {
+	err := g.end()
+	return g.report(), err
+}
+
+func (g *Guest) end() error {
+	g.cancel()
+	<-g.ran
+	if g.session != nil {
+		g.session.Close()
+	}
+	return errors.Join(g.runErr, g.vm.Close())
+}
+
+func (g *Guest) mark(name string) {
+	g.marks = append(g.marks, vmm.Phase{Name: name, At: time.Now()})
+}
+
+// WithLog adds the kernel log's end to err, for KernelLog.
+func (g *Guest) WithLog(err error) error { return &bootError{err, g.KernelLog()} }
+
+// ConsoleMachine returns the VM that boots the kernel and the initramfs of s as they are,
+// with the serial line as console.
+func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Reader) (vmm.Config, error) {
+	s = s.withDefaults()
+	made, err := findImages(ctx, s)
+	return vmm.Config{
+		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: ConsoleCmdline(s.Append), CPUs: s.CPUs, Memory: s.Memory,
+		Console: console, Input: input, HideAsyncPF: Nested(),
+	}, err
+}

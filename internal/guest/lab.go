@@ -1,0 +1,83 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/lab"
+)
+
+// LabHost is a resumed nested host in which guests of one Spec can be booted.
+type LabHost struct {
+	*lab.Host
+	self   string // this program's path in the nested host
+	images Images
+}
+
+// ResumeLab resumes the nested host, with room for a guest of s, and makes the images of
+// s outside, where they are kept: the nested host forgets everything. progress gets a
+// line when something takes long. The caller closes the host.
+func ResumeLab(ctx context.Context, s Spec, progress io.Writer) (*LabHost, error) {
+	s = s.withDefaults()
+	cache, err := images.Open("")
+	if err != nil {
+		return nil, err
+	}
+	made, err := makeImages(ctx, cache, s)
+	if err != nil {
+		return nil, err
+	}
+	image, self, err := labImage(ctx, cache)
+	if err != nil {
+		return nil, err
+	}
+	host, err := lab.Resume(ctx, &lab.Config{Dir: cache.Dir(), Image: image, GuestMem: int64(s.Memory), Progress: progress})
+	if err != nil {
+		return nil, err
+	}
+	return &LabHost{host, self, made}, nil
+}
+
+// Run runs this program in the nested host with o.Args as its arguments and o.Env beside
+// this process's environment.
+func (h *LabHost) Run(ctx context.Context, o *lab.Options) (lab.Status, error) {
+	made, err := json.Marshal(h.images)
+	if err != nil {
+		return lab.Status{}, err
+	}
+	nested := *o
+	nested.Args = append([]string{h.self}, o.Args...)
+	nested.Env = append(nestedEnv(), EnvNested+"=1", envImages+"="+string(made))
+	nested.Env = append(nested.Env, o.Env...)
+	return h.Host.Run(ctx, &nested)
+}
+
+// nestedEnv is this process's environment, but for what names places that the nested
+// host can't write.
+func nestedEnv() []string {
+	var env []string
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, images.EnvCache+"=") && !strings.HasPrefix(e, "TMPDIR=") {
+			env = append(env, e)
+		}
+	}
+	return append(env, images.EnvCache+"=/run/stile-cache")
+}
+
+// Times returns where the time of the resume went, in ms.
+func (h *LabHost) Times() []PhaseTime {
+	p := h.Phases()
+	var times []PhaseTime
+	for _, part := range []struct {
+		name string
+		d    time.Duration
+	}{{"state", p.State}, {"qemu", p.QEMU}, {"load", p.Load}, {"session", p.Session}, {"setup", p.Setup}} {
+		times = append(times, PhaseTime{part.name, float64(part.d.Microseconds()) / 1000})
+	}
+	return times
+}

@@ -1,0 +1,126 @@
+package guest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// Report tells what a run did, for --json.
+type Report struct {
+	Status  int    `json:"status"`            // stile's exit status
+	Reason  string `json:"reason"`            // exit, signal, timeout, boot-timeout, died, killed, not-started, setup
+	Message string `json:"message,omitempty"` // what went wrong
+	On      string `json:"on"`                // host, or lab
+	Kernel  string `json:"kernel,omitempty"`  // the guest kernel's release
+
+	// Lab says how long the steps of resuming the nested host took.
+	Lab       []PhaseTime       `json:"lab,omitempty"`
+	Phases    []PhaseTime       `json:"phases,omitempty"`
+	Exits     map[string]uint64 `json:"exits,omitempty"`   // counts by KVM exit reason
+	Devices   map[string]uint64 `json:"devices,omitempty"` // counts by device accessed
+	ExitCount uint64            `json:"exit_count"`
+	// PeakRSS is the most memory that this process ever had resident, in bytes, guest
+	// RAM that was touched included.
+	PeakRSS uint64 `json:"peak_rss"`
+	// GuestRAM is what of the guest's RAM is resident at the end, in bytes.
+	GuestRAM uint64 `json:"guest_ram,omitempty"`
+}
+
+// PhaseTime is a point on the way, in ms since the process started; in Report.Lab a
+// step and its length.
+type PhaseTime struct {
+	Name string  `json:"name"`
+	MS   float64 `json:"ms"`
+}
+
+// Times turns phases into times since the process started.
+func Times(phases []vmm.Phase) []PhaseTime {
+	start := ProcessStart()
+	out := make([]PhaseTime, len(phases))
+	for i, p := range phases {
+		out[i] = PhaseTime{p.Name, float64(p.At.Sub(start).Microseconds()) / 1000}
+	}
+	return out
+}
+
+// AddMachine fills in what v cost. It is to be called after v's run.
+func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
+	phases := append(append([]vmm.Phase(nil), marks...), v.Phases()...)
+	slices.SortStableFunc(phases, func(a, b vmm.Phase) int { return a.At.Compare(b.At) })
+	r.Phases = Times(phases)
+	stats := v.Stats()
+	r.Exits, r.Devices = stats.Exits, stats.Devices
+	for _, n := range stats.Exits {
+		r.ExitCount += n
+	}
+	r.GuestRAM = v.ResidentRAM()
+	var usage unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &usage) == nil {
+		r.PeakRSS = uint64(usage.Maxrss) << 10
+	}
+}
+
+func (g *Guest) report() Report {
+	r := Report{On: "host"}
+	if g.session != nil {
+		r.Kernel = g.session.Hello().Kernel
+	}
+	r.AddMachine(g.vm, g.marks)
+	return r
+}
+
+// WriteJSON writes r to the file at path, or to standard error for "-".
+func (r *Report) WriteJSON(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	text = append(text, '\n')
+	if path == "-" {
+		_, err = os.Stderr.Write(text)
+		return err
+	}
+	return os.WriteFile(path, text, 0o666)
+}
+
+// clockTicks is USER_HZ, the unit of times in /proc on every Linux/x86-64.
+const clockTicks = 100
+
+// ProcessStart returns when this process was started, as the kernel has it, in steps of
+// 10 ms; the present where /proc is not there.
+func ProcessStart() time.Time {
+	ticks, err := startTicks()
+	if err != nil {
+		return time.Now()
+	}
+	var boot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return time.Now()
+	}
+	since := time.Duration(boot.Nano()) - time.Duration(ticks)*(time.Second/clockTicks)
+	return time.Now().Add(-since)
+}
+
+func startTicks() (uint64, error) {
+	const startField = 22 // of proc_pid_stat(5), counted from 1
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The name in parentheses may hold spaces; the fields behind it start with the third.
+	rest := string(stat[strings.LastIndexByte(string(stat), ')')+1:])
+	fields := strings.Fields(rest)
+	if len(fields) <= startField-3 {
+		return 0, fmt.Errorf("/proc/self/stat has %d fields", len(fields))
+	}
+	return strconv.ParseUint(fields[startField-3], 10, 64)
+}

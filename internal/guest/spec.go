@@ -1,0 +1,131 @@
+// Package guest makes a VM with stile's agent in it: it chooses the kernel, the
+// initramfs, the root and the command line, boots, and connects to the agent. The
+// command and vmtest share it.
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// Exit statuses of stile besides the command's own and 128+n for a signal.
+const (
+	ExitDied    = 122 // the guest died: panic, triple fault, agent lost
+	ExitTimeout = 124
+	ExitSetup   = 125 // stile or the set-up failed
+)
+
+const (
+	// DefaultMemory is guest RAM in bytes where none is asked for.
+	DefaultMemory = 512 << 20
+	// DefaultBootTimeout is how long a guest may take to start its agent. A nested,
+	// emulated guest needs some seconds, on a busy machine several times that.
+	DefaultBootTimeout = 2 * time.Minute
+)
+
+// Roots that are not a folder.
+const (
+	RootHost  = "host"  // a copy-on-write view of the host's /
+	RootNone  = "none"  // the agent alone
+	RootURoot = "uroot" // a u-root userland
+)
+
+// Spec says which guest to boot. It is a plain value that can be sent to another
+// process.
+type Spec struct {
+	Kernel      string        `json:"kernel,omitempty"`    // path; "" is the default kernel
+	Modules     string        `json:"modules,omitempty"`   // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
+	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
+	Append      []string      `json:"append,omitempty"`    // words for the kernel's command line
+	CPUs        int           `json:"cpus,omitempty"`
+	Memory      uint64        `json:"memory,omitempty"` // bytes
+	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot or a folder
+	Verbose     bool          `json:"verbose,omitempty"`
+	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
+}
+
+// withDefaults fills in what is not set.
+func (s Spec) withDefaults() Spec {
+	if s.CPUs == 0 {
+		s.CPUs = 1
+	}
+	if s.Memory == 0 {
+		s.Memory = DefaultMemory
+	}
+	if s.Root == "" {
+		s.Root = RootHost
+	}
+	if s.BootTimeout == 0 {
+		s.BootTimeout = DefaultBootTimeout
+	}
+	return s
+}
+
+// Validate reports every fault that can be found before anything is started.
+func (s Spec) Validate() error {
+	s = s.withDefaults()
+	cfg := vmm.Config{Kernel: "unknown", CPUs: s.CPUs, Memory: s.Memory}
+	faults := []error{cfg.Validate()}
+	if s.BootTimeout < 0 {
+		faults = append(faults, fmt.Errorf("boot timeout of %v is negative", s.BootTimeout))
+	}
+	for _, path := range append([]string{s.Kernel}, s.Initramfs...) {
+		if path != "" {
+			faults = append(faults, readable(path))
+		}
+	}
+	if s.rootIsFolder() {
+		faults = append(faults, folder(s.Root))
+	}
+	return errors.Join(faults...)
+}
+
+func (s Spec) rootIsFolder() bool {
+	return s.Root != RootHost && s.Root != RootNone && s.Root != RootURoot
+}
+
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func folder(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("root %s: %w; --root takes host, none, uroot or a folder", path, err)
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("root %s is not a folder; --root takes host, none, uroot or a folder", path)
+	}
+	return nil
+}
+
+// Absolute makes the paths in s absolute, for a process with another working directory.
+func (s Spec) Absolute() (Spec, error) {
+	var err error
+	abs := func(path string) string {
+		if path == "" || err != nil {
+			return path
+		}
+		path, err = filepath.Abs(path)
+		return path
+	}
+	s.Kernel, s.Modules = abs(s.Kernel), abs(s.Modules)
+	initramfs := make([]string, len(s.Initramfs))
+	for i, path := range s.Initramfs {
+		initramfs[i] = abs(path)
+	}
+	s.Initramfs = initramfs
+	if s.Root != "" && s.rootIsFolder() {
+		s.Root = abs(s.Root)
+	}
+	return s, err
+}

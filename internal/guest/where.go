@@ -1,0 +1,97 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/kvm"
+)
+
+// EnvNested tells a process in the lab's nested host that it is there.
+const EnvNested = "STILE_NESTED"
+
+// Nested reports whether this process runs in the lab.
+func Nested() bool { return os.Getenv(EnvNested) == "1" }
+
+// Place is where VMs run.
+type Place int
+
+const (
+	OnHost Place = iota + 1 // on this machine's KVM
+	InLab                   // in a nested host under emulation
+)
+
+// Choose decides where VMs run. on is auto, host or lab; reason says why auto chose the
+// lab. An error says why the choice can't be had.
+func Choose(on string) (place Place, reason string, err error) {
+	switch on {
+	case "host":
+		return OnHost, "", nil
+	case "lab":
+		return InLab, "", nil
+	case "auto", "":
+	default:
+		return 0, "", fmt.Errorf("--on %q: must be auto, host or lab", on)
+	}
+	if Nested() {
+		return OnHost, "", nil
+	}
+	speed, err := Speed()
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return 0, "", fmt.Errorf("%w; --on lab runs without it", err)
+	case err != nil:
+		return InLab, err.Error(), nil
+	case !speed.RunsLinux():
+		return InLab, "KVM here " + speed.String(), nil
+	}
+	return OnHost, "", nil
+}
+
+// speedFile keeps the measured speed of this host's KVM until the next reboot.
+const speedFile = "kvm-speed.json"
+
+type savedSpeed struct {
+	Boot  string    `json:"boot"`
+	Speed kvm.Speed `json:"speed"`
+}
+
+// Speed returns what this host's KVM is, measured once per boot of the host.
+func Speed() (kvm.Speed, error) {
+	system, err := kvm.Open()
+	if err != nil {
+		return kvm.Speed{}, err
+	}
+	defer system.Close()
+	path, boot := speedPath(), bootID()
+	var saved savedSpeed
+	if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &saved) == nil && saved.Boot == boot && boot != "" {
+		return saved.Speed, nil
+	}
+	speed, err := system.MeasureSpeed()
+	if err != nil {
+		return kvm.Speed{}, err
+	}
+	if text, err := json.Marshal(savedSpeed{boot, speed}); err == nil && path != "" {
+		_ = os.WriteFile(path, text, 0o600) // only saves time
+	}
+	return speed, nil
+}
+
+func speedPath() string {
+	cache, err := images.Open("")
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(cache.Dir(), speedFile)
+}
+
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+}
