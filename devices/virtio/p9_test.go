@@ -240,6 +240,8 @@ func TestP9Mount(t *testing.T) {
 	if entries, err := top.Readdir(0, 32<<10); err != nil || len(entries) != files+2 {
 		t.Errorf("%d entries, %v", len(entries), err)
 	}
+	runtime.KeepAlive(top) // the client clunks what is garbage, even while it is in use
+	runtime.KeepAlive(root)
 	if drv.Common(virtiotest.Status, 1)&virtiotest.NeedsReset != 0 {
 		t.Error("the device asks for a reset")
 	}
@@ -331,6 +333,7 @@ func TestP9ResetEndsSession(t *testing.T) {
 		client.Close()
 		readers.Wait()
 		runtime.KeepAlive(kept)
+		runtime.KeepAlive(root)
 		if after := openFiles(t); after > before {
 			t.Errorf("round %d: %d descriptors are open after the reset, %d before", round, after, before)
 		}

@@ -51,8 +51,13 @@ func mount(t testing.TB, cfg share.Config) p9.File {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keep(t, root)
 	return root
 }
+
+// keep holds on to f until the end of the test: the client clunks what is garbage, even while
+// a request about it is under way.
+func keep(t testing.TB, f p9.File) { t.Cleanup(func() { runtime.KeepAlive(f) }) }
 
 // quietConn does not fail when written to after its end: the client would put the request's
 // state back into a pool and still use it.
@@ -82,6 +87,7 @@ func walk(t testing.TB, from p9.File, path string) p9.File {
 	if err != nil {
 		t.Fatalf("walk %q: %v", path, err)
 	}
+	keep(t, f)
 	return f
 }
 
@@ -478,12 +484,12 @@ func TestLimits(t *testing.T) {
 	t.Run("open", func(t *testing.T) {
 		root := mount(t, share.Config{Path: dir, ReadOnly: true, Limits: share.Limits{Open: 3}})
 		f := open(t, root, "d0/f")
-		others := []p9.File{open(t, root, "d0/f"), open(t, root, "d1")}
+		open(t, root, "d0/f")
+		open(t, root, "d1")
 		_, _, err := walk(t, root, "d2/f").Open(p9.ReadOnly)
 		wantErrno(t, "open", err, unix.EMFILE)
 		must(t, f.Close())
 		open(t, root, "d2/f")
-		runtime.KeepAlive(others) // the client clunks what is garbage
 	})
 	t.Run("handles", func(t *testing.T) {
 		root := mount(t, share.Config{Path: dir, ReadOnly: true, Limits: share.Limits{Handles: 2}})
