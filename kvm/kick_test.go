@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 )
 
 // jmp to itself
@@ -121,15 +123,45 @@ func TestNoKickIsLost(t *testing.T) {
 	check(t, <-done)
 }
 
+// TestKickAgainstTakeKick races the two without KVM, and so far more often: a
+// goroutine stands for KVM_RUN, which ends when immediate_exit is set.
+func TestKickAgainstTakeKick(t *testing.T) {
+	c := &VCPU{run: &uapi.Run{}}
+	const kicks = 10_000
+	var sent, seen atomic.Int64
+	go func() {
+		for seen.Load() != kicks {
+			if c.immediateExit() && c.takeKick() {
+				seen.Store(sent.Load())
+			}
+		}
+	}()
+	for n := int64(1); n <= kicks; n++ {
+		sent.Store(n)
+		check(t, c.Kick())
+		limit := time.Now().Add(exitLimit)
+		for n%4 == 0 && seen.Load() != n { // between these, kicks meet a takeKick under way
+			if time.Now().After(limit) {
+				seen.Store(kicks)
+				t.Fatalf("kick %d is lost", n)
+			}
+		}
+	}
+}
+
 // TestRuntimeSignalsDoNotEndRun has Go's runtime send its preemption signals.
 func TestRuntimeSignalsDoNotEndRun(t *testing.T) {
 	g := newGuest(t, false)
 	c := g.unbound(0)
 	g.longMode(c, spin)
 	r := g.start(c, nil)
+	for c.thread.Load() == 0 {
+		runtime.Gosched()
+	}
 	for range 20 {
 		runtime.GC()
 		check(t, sendSignal(c))
+		time.Sleep(time.Millisecond) // for the thread to act on it
 	}
 	select {
 	case <-r.kicks:
@@ -156,9 +188,5 @@ func TestRunNeedsBind(t *testing.T) {
 
 // sendSignal sends the signal of Kick without the rest of it.
 func sendSignal(c *VCPU) error {
-	thread := c.thread.Load()
-	if thread == 0 {
-		return nil
-	}
-	return syscall.Tgkill(c.pid, int(thread), kickSignal)
+	return syscall.Tgkill(c.pid, int(c.thread.Load()), kickSignal)
 }
