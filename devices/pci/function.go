@@ -192,6 +192,14 @@ func (f *Function) hookWrites(off int, p []byte) bool {
 	return powered
 }
 
+// Refresh maps and unmaps BARs after something that hooks report through Powered changed
+// without a write of the guest, such as a reset by the host. Not to be called in a hook.
+func (f *Function) Refresh() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settle()
+}
+
 // Fault returns how many decode changes could not be carried out (a BAR moved onto
 // another, a memory slot refused) and the last one's error.
 func (f *Function) Fault() (uint64, error) {

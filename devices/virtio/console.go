@@ -3,6 +3,7 @@ package virtio
 import (
 	"encoding/binary"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/stile-vmm/stile/devices/virtq"
@@ -94,6 +95,17 @@ func (c *Console) Resize(cols, rows uint16) error {
 		c.control.pending[0] |= sendResize
 	}
 	return c.flush()
+}
+
+// Close ends all streams at the host, without a word to the guest: waiting reads and
+// writes, also those to Input, return os.ErrClosed. For the end of the VM.
+func (c *Console) Close() error {
+	for _, p := range c.ports {
+		p.isOpen.Store(false)
+		p.in.end(os.ErrClosed)
+		p.out.end(os.ErrClosed)
+	}
+	return nil
 }
 
 // Info implements Device.

@@ -3,7 +3,6 @@ package virtio
 import (
 	"encoding/binary"
 
-	"github.com/stile-vmm/stile/devices/bus"
 	"github.com/stile-vmm/stile/devices/pci"
 )
 
@@ -134,5 +133,3 @@ func (r *notifyRegs) Write(off uint64, _ []byte) {
 		_ = r.regs[i].bell.Signal() // fails only when closed
 	}
 }
-
-var _ = [...]bus.Handler{(*isrRegs)(nil), (*deviceRegs)(nil), (*notifyRegs)(nil), (*commonRegs)(nil)}
