@@ -194,6 +194,9 @@ func (m *MSI) update(i int, msg irq.Message) error {
 		}
 		m.vectors[i] = v
 	}
+	if m.routed&bit == 0 && v.Pending() {
+		m.pending |= bit // taken before Route, as in MSIX
+	}
 	if err := v.Route(msg); err != nil {
 		return fmt.Errorf("pci: route MSI vector %d to %#x: %w", i, msg.Address, err)
 	}

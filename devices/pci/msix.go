@@ -234,6 +234,9 @@ func (m *MSIX) update(i int) {
 		return
 	}
 	msg := irq.Message{Address: binary.LittleEndian.Uint64(e.raw[0:]), Data: binary.LittleEndian.Uint32(e.raw[8:])}
+	if !e.routed && v.Pending() {
+		e.pending = true // taken before Route, as KVM delivers what an eventfd holds when it is attached
+	}
 	if err := v.Route(msg); err != nil {
 		m.note(fmt.Errorf("pci: route MSI-X vector %d to %#x: %w", i, msg.Address, err))
 		return
@@ -242,7 +245,7 @@ func (m *MSIX) update(i int) {
 		return // the message changed under way; nothing can be pending
 	}
 	e.routed = true
-	if v.Pending() || e.pending {
+	if v.Pending() || e.pending { // triggered just before Route, or earlier
 		e.pending = false
 		m.note(v.Trigger())
 	}
