@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -91,6 +92,9 @@ func (v *VM) build(ctx context.Context) error {
 	return enter(v.cpus[0].vcpu, entry)
 }
 
+// seedSize is how many random bytes the guest's generator starts with.
+const seedSize = 32
+
 // load puts the kernel, its initrds and the ACPI tables into guest RAM.
 func (v *VM) load() (boot.Entry, error) {
 	kernel, err := boot.Open(v.cfg.Kernel)
@@ -98,7 +102,8 @@ func (v *VM) load() (boot.Entry, error) {
 		return boot.Entry{}, err
 	}
 	defer kernel.Close()
-	opts := boot.Options{Cmdline: v.cfg.Cmdline, RSDP: layout.ACPI}
+	opts := boot.Options{Cmdline: v.cfg.Cmdline, RSDP: layout.ACPI, Seed: make([]byte, seedSize)}
+	_, _ = rand.Read(opts.Seed) // it never fails
 	for _, path := range v.cfg.Initrds {
 		initrd, err := boot.OpenInitrd(path)
 		if err != nil {
@@ -111,7 +116,8 @@ func (v *VM) load() (boot.Entry, error) {
 	if err != nil {
 		return boot.Entry{}, err
 	}
-	tables, err := acpi.Build(layout.ACPI, acpi.Config{CPUs: v.cfg.cpus(), MMIO64: v.mmio64(), COM1: true, RTC: true, PVPanic: true})
+	// The clock is there but not announced: KVM's is read without exits.
+	tables, err := acpi.Build(layout.ACPI, acpi.Config{CPUs: v.cfg.cpus(), MMIO64: v.mmio64(), COM1: true, PVPanic: true})
 	if err != nil {
 		return boot.Entry{}, err
 	}

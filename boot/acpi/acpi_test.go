@@ -172,11 +172,10 @@ func TestMADT(t *testing.T) {
 		if io := e[1]; len(io) != 1 || le.Uint32(io[0][4:]) != layout.IOAPIC || le.Uint32(io[0][8:]) != 0 {
 			t.Errorf("%d CPUs: I/O APICs % x", tt.cpus, io)
 		}
-		want := [][]byte{{2, 10, 0, 0, 2, 0, 0, 0, 0, 0}, {2, 10, 0, 9, 9, 0, 0, 0, 0xd, 0}}
-		for i, p := range e[2] {
-			if !bytes.Equal(p, want[i]) {
-				t.Errorf("%d CPUs: override % x, want % x", tt.cpus, p, want[i])
-			}
+		// The SCI is level-triggered; the timer, unlike on PCs, is on its own pin.
+		want := []byte{2, 10, 0, 9, 9, 0, 0, 0, 0xd, 0}
+		if over := e[2]; len(over) != 1 || !bytes.Equal(over[0], want) {
+			t.Errorf("%d CPUs: overrides % x, want % x", tt.cpus, over, want)
 		}
 	}
 }

@@ -29,8 +29,6 @@ const (
 	// MPS INTI flags.
 	intConform       = 0
 	intLevelHigh     = 1 | 3<<2
-	isaTimer         = 0
-	gsiTimer         = 2 // where the PIT is wired to on an I/O APIC
 	ioapicGSIBase    = 0
 	isaBus           = 0
 	lengthOverride   = 10
@@ -53,7 +51,8 @@ func madt(c Config) []byte {
 	b = append(b, madtIOAPIC, lengthIOAPIC, ioapicID, reservedMADTByte)
 	b = le.AppendUint32(b, layout.IOAPIC)
 	b = le.AppendUint32(b, ioapicGSIBase)
-	b = appendOverride(b, isaTimer, gsiTimer, intConform)
+	// The timer needs no override: KVM's is wired to pin 0 of the I/O APIC, not to the pin
+	// 2 that PCs have it on.
 	b = appendOverride(b, layout.GSISCI, layout.GSISCI, intLevelHigh)
 	b = append(b, madtNMI, lengthNMI, allCPUs, intConform, 0, nmiPin)
 	if c.CPUs > firstX2APIC {

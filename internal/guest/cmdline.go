@@ -11,15 +11,20 @@ const agentPath = "/init"
 
 // cmdline returns the kernel's command line for a guest with the agent.
 func (s Spec) cmdline() string {
-	words := []string{
-		"panic=-1",        // reset at once: the VMM knows a panic from its console
-		"8250.nr_uarts=1", // there is one, and probing for more costs exits
-		"i8042.noaux", "i8042.nokbd", "i8042.dumbkbd",
-		"random.trust_cpu=on",
-		"rdinit=" + agentPath,
-		agent.EnvAgent + "=1",
+	var words []string
+	if !s.Verbose {
+		// First, because an early console prints what came before at the level it finds.
+		// Errors of level 3 are left out: they are of a PC's devices that are not there.
+		words = append(words, "loglevel=3")
 	}
 	words = append(words, s.consoleWords()...)
+	words = append(words,
+		"panic=-1",        // reset at once: the VMM knows a panic from its console
+		"8250.nr_uarts=1", // there is one, and probing for more costs exits
+		"random.trust_cpu=on",
+		"rdinit="+agentPath,
+		agent.EnvAgent+"=1",
+	)
 	return strings.Join(append(words, s.Append...), " ")
 }
 
@@ -27,14 +32,10 @@ func (s Spec) cmdline() string {
 // until it is there; a kernel of which we don't know that it has hvc0 built in gets the
 // serial line, which prints a character per exit.
 func (s Spec) consoleWords() []string {
-	words := []string{"console=ttyS0"}
 	if s.Kernel == "" {
-		words = []string{"earlycon=uart8250,io,0x3f8,115200", "console=hvc0"}
+		return []string{"earlycon=uart8250,io,0x3f8,115200", "console=hvc0"}
 	}
-	if !s.Verbose {
-		words = append(words, "quiet")
-	}
-	return words
+	return []string{"console=ttyS0"}
 }
 
 // ConsoleCmdline returns the command line for a guest without the agent, whose console

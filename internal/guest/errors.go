@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -31,6 +32,9 @@ func (e *DiedError) Error() string {
 	}
 	return "the guest died: " + e.Result.String()
 }
+
+// NoQEMUError says that the lab can't run because there is no QEMU, or too old a one.
+type NoQEMUError = lab.NoQEMUError
 
 // ExitStatus returns the status that stile ends with because of err.
 func ExitStatus(err error) int {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -68,25 +69,68 @@ func runWorker(s Spec) (vmm.Result, error) {
 	return result, errors.Join(err, vm.Close())
 }
 
-// StartWorker runs a worker for s in the nested host and returns its agent's channel.
-// console receives the guest's console. wait returns when the worker has ended.
-func (h *LabHost) StartWorker(ctx context.Context, s Spec, console io.Writer) (conn io.ReadWriteCloser, wait func() error, err error) {
+// LabGuest is a guest in the nested host, with its agent connected from here.
+type LabGuest struct {
+	session *session.Session
+	log     *tail
+	ended   chan struct{} // closed when the worker has ended
+}
+
+// Boot boots a guest of s, which must be the Spec that the host was resumed for. ctx
+// bounds the boot only. The guest ends with the host.
+func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
+	s = s.withDefaults()
 	text, err := json.Marshal(s)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
-	done := make(chan error, 1)
+	g := &LabGuest{log: &tail{}, ended: make(chan struct{})}
 	go func() {
-		_, err := h.Run(ctx, &lab.Options{
-			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: console,
+		defer close(g.ended)
+		_, err := h.Run(context.Background(), &lab.Options{
+			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: g.log,
 		})
-		toHost.CloseWithError(io.EOF)
+		toHost.CloseWithError(errors.Join(err, io.EOF))
 		fromHost.CloseWithError(io.ErrClosedPipe)
-		done <- err
 	}()
-	return duplex{fromWorker, toWorker}, func() error { return <-done }, nil
+	if err := g.connect(ctx, s, duplex{fromWorker, toWorker}); err != nil {
+		return nil, &bootError{err, g.KernelLog()}
+	}
+	return g, nil
+}
+
+func (g *LabGuest) connect(ctx context.Context, s Spec, conn io.ReadWriteCloser) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+	defer cancel()
+	var err error
+	if g.session, err = session.Dial(ctx, conn); err == nil {
+		err = g.session.Setup(ctx, setup(s))
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Session returns the connection to the guest's agent.
+func (g *LabGuest) Session() *session.Session { return g.session }
+
+// KernelLog returns the last lines of the guest's kernel log, and what its worker said.
+func (g *LabGuest) KernelLog() []byte { return g.log.lines(tailLines) }
+
+// Close powers the guest off in order, and leaves it to the host's end where that fails.
+func (g *LabGuest) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
+	defer cancel()
+	if err := g.session.PowerOff(ctx); err == nil {
+		select {
+		case <-g.ended:
+		case <-ctx.Done():
+		}
+	}
+	return g.session.Close()
 }
 
 // duplex joins two pipes to one channel.
