@@ -119,11 +119,16 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	ctx, unbind := proc.bind(ctx)
 	defer unbind()
 
-	if _, err := migration.prepare(ctx, proc); err != nil {
-		return nil, prefer(ctx, err)
+	stream, err := awaitAndSave(ctx, proc, migration, begin, meta)
+	return stream, proc.explain(ctx, err)
+}
+
+func awaitAndSave(ctx context.Context, proc *process, m *migration, begin time.Time, meta *Meta) (stream []byte, err error) {
+	if err := m.prepare(ctx, proc); err != nil {
+		return nil, err
 	}
 	if meta.Agent, err = session.AwaitLab(ctx, proc.agent); err != nil {
-		return nil, fmt.Errorf("%w%s", prefer(ctx, err), proc.lastWords())
+		return nil, err
 	}
 	meta.BootTime = time.Since(begin).Seconds()
 	select {
@@ -131,16 +136,7 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	stream, err := migration.save(ctx, proc)
-	return stream, prefer(ctx, err)
-}
-
-// prefer returns why ctx ended, if it has, because that is what made err.
-func prefer(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
+	return m.save(ctx, proc)
 }
 
 // makeSparse makes a file of size bytes without any blocks.

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -133,13 +132,13 @@ func (p *plan) connect(ctx context.Context, h *Host, st *saved, migration *migra
 	defer cancel()
 	ctx, unbind := h.proc.bind(ctx)
 	defer unbind()
-	defer func() { err = prefer(ctx, err) }()
+	defer func() { err = h.proc.explain(ctx, err) }()
 
 	// The first line to the agent waits in the socket: hashing the binary costs no time beside QEMU's start.
 	told := make(chan error, 1)
 	go func() { told <- session.ResumeLab(ctx, h.proc.agent, st.meta.Agent, p.image.Agent) }()
 
-	if _, err := migration.prepare(ctx, h.proc); err != nil {
+	if err := migration.prepare(ctx, h.proc); err != nil {
 		return err
 	}
 	lap(&h.phases.QEMU)
@@ -192,18 +191,4 @@ func (h *Host) Close() error {
 		h.session.Close()
 	})
 	return nil
-}
-
-// explain adds to an error of the session why QEMU has ended, if it has.
-func (h *Host) explain(err error) error {
-	if err == nil || !errors.Is(err, session.ErrAgentLost) {
-		return err
-	}
-	// The channel's end is seen before the process's.
-	select {
-	case <-h.proc.done:
-		return fmt.Errorf("%w: %w", err, h.proc.failure())
-	case <-time.After(drainTime):
-		return fmt.Errorf("%w%s", err, h.proc.lastWords())
-	}
 }

@@ -3,29 +3,222 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-const envVictim = "STILE_LAB_TEST_VICTIM"
-
-func victim() {}
-
-func TestFirst(t *testing.T) {
+func TestRun(t *testing.T) {
 	c := testConfig(t)
-	for range 4 {
-		begin := time.Now()
-		h, err := Resume(t.Context(), c)
-		if err != nil {
-			t.Fatal(err)
+	h, err := Resume(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	t.Logf("phases %+v", h.Phases())
+	dir := t.TempDir() // below /tmp, usually
+	if err := os.WriteFile(filepath.Join(dir, "outside"), []byte("seen"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, script, stdin string
+		stdout, stderr      string
+		code                int
+	}{
+		{"status", `exit 7`, "", "", "", 7},
+		{"stdio apart", `cat; echo err >&2`, "hi\n", "hi\n", "err\n", 0},
+		{"signal", `kill -TERM $$`, "", "", "", 128 + int(syscall.SIGTERM)},
+		{"another kernel", `read os name < /proc/version; echo $os; test -c /dev/kvm`, "", "Linux\n", "", 0},
+		{"folder and environment", `echo $PWD $WORD; cat outside`, "", dir + " carried\nseen", "", 0},
+		{"copy on write", `echo inside > outside; cat outside`, "", "inside\n", "", 0},
+		{"clock", `test $(date +%s) -ge ` + fmt.Sprint(time.Now().Unix()-1), "", "", "", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			status, err := h.Run(t.Context(), &Options{
+				Args: []string{"/bin/sh", "-c", tt.script}, Dir: dir, Env: append(os.Environ(), "WORD=carried"),
+				Stdin: strings.NewReader(tt.stdin), Stdout: &stdout, Stderr: &stderr,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status.ExitCode() != tt.code || stdout.String() != tt.stdout || stderr.String() != tt.stderr {
+				t.Errorf("%v, stdout %q, stderr %q; want %d, %q, %q",
+					status, stdout.String(), stderr.String(), tt.code, tt.stdout, tt.stderr)
+			}
+		})
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "outside")); err != nil || string(data) != "seen" {
+		t.Errorf("the host's file became %q, %v", data, err)
+	}
+}
+
+func TestRunsShareAState(t *testing.T) {
+	c := testConfig(t)
+	var all sync.WaitGroup
+	for i := range 2 {
+		all.Go(func() {
+			var out bytes.Buffer
+			status, err := Run(t.Context(), &Options{
+				Config: *c, Args: []string{"/bin/sh", "-c", "echo run $0; exit $0", fmt.Sprint(i + 3)}, Stdout: &out,
+			})
+			if err != nil || status.Code != i+3 || out.String() != fmt.Sprintf("run %d\n", i+3) {
+				t.Errorf("run %d: %v, %v, %q", i, status, err, out.String())
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestSignalReachesTheCommand(t *testing.T) {
+	c := testConfig(t)
+	signals := make(chan syscall.Signal, 1)
+	started := writerFunc(func([]byte) { signals <- syscall.SIGINT })
+	status, err := Run(t.Context(), &Options{
+		Config: *c, Args: []string{"/bin/sh", "-c", `trap "exit 42" INT; echo ready; while :; do sleep 0.1; done`},
+		Stdout: started, Signals: signals,
+	})
+	if err != nil || status.Code != 42 {
+		t.Errorf("%v, %v; want status 42", status, err)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
+func TestContextEndsARun(t *testing.T) {
+	c := testConfig(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	_, err := Run(ctx, &Options{
+		Config: *c, Args: []string{"/bin/sh", "-c", "echo ready; sleep 1000"}, Stdout: writerFunc(func([]byte) { cancel(why) }),
+	})
+	if !errors.Is(err, why) {
+		t.Errorf("%v, want %v", err, why)
+	}
+	if _, err := Run(ctx, &Options{Config: *c, Args: []string{"true"}}); !errors.Is(err, why) {
+		t.Errorf("with a context that has ended: %v, want %v", err, why)
+	}
+}
+
+func TestMachineThatDies(t *testing.T) {
+	c := testConfig(t)
+	var console lockedBuffer
+	c.Console = &console
+	_, err := Run(t.Context(), &Options{Config: *c, Args: []string{"/bin/sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100"}})
+	if !errors.Is(err, errQEMUEnded) || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("%v, want QEMU's end and the panic's last line", err)
+	}
+	if !strings.Contains(console.String(), "sysrq") {
+		t.Errorf("console %q has no panic", console.String())
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestStateThatDoesNotResume looks at what the fixture met: a state that QEMU refused.
+func TestStateThatDoesNotResume(t *testing.T) {
+	c := testConfig(t)
+	for _, want := range []string{"resume the lab: ", "can't be resumed", "building the lab"} {
+		if !strings.Contains(shared.progress, want) {
+			t.Errorf("progress %q doesn't say %q", shared.progress, want)
 		}
-		ready := time.Since(begin)
-		var out, errb bytes.Buffer
-		st, err := h.Run(context.Background(), &Options{Args: []string{"sh", "-c", "uname -r; pwd; ls -la /dev/kvm; echo err >&2; exit 7"}, Dir: "/root", Env: os.Environ(), Stdout: &out, Stderr: &errb})
-		t.Logf("ready %v total %v %+v status %v %v %q %q", ready, time.Since(begin), h.Phases(), st, err, out.String(), errb.String())
-		begin = time.Now()
-		h.Close()
-		t.Log("close", time.Since(begin))
+	}
+	store, err := OpenStore(filepath.Join(c.Dir, "lab"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := store.List()
+	if err != nil || len(states) != 1 || states[0].Damage != "" {
+		t.Errorf("states %+v, %v", states, err)
+	}
+}
+
+func TestQEMUThatFails(t *testing.T) {
+	c := testConfig(t)
+	bad := *c
+	bad.Dir = t.TempDir()
+	q, err := openQEMU(script(t, `test "$1" != --version && { echo "cannot set up guest memory" >&2; exit 1; }; echo "QEMU emulator version 8.2.1"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.QEMU = q
+	_, err = Resume(t.Context(), &bad)
+	if !errors.Is(err, errQEMUEnded) || !strings.Contains(err.Error(), "cannot set up guest memory") {
+		t.Errorf("%v, want QEMU's words", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(bad.Dir, "lab", tempPrefix+"*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestKilledParentLeavesNoQEMU(t *testing.T) {
+	c := testConfig(t)
+	h, err := Resume(t.Context(), c) // the state is there
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	spec, err := json.Marshal(victimSpec{c.Dir, c.Image.Kernel, c.Image.Agent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = append(os.Environ(), envVictim+"="+string(spec))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		cmd.Process.Kill()
+		rest, _ := io.ReadAll(out)
+		t.Fatalf("the victim started no QEMU: %v: %s (%v)", err, rest, cmd.Wait())
+	}
+	qemu, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(qemu)
+	cmd.Process.Signal(syscall.SIGKILL)
+	cmd.Wait()
+	const limit = 20_000 // ms
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(qemu), Events: unix.POLLIN}}, limit)
+	if err != nil || n != 1 {
+		syscall.Kill(pid, syscall.SIGKILL)
+		t.Errorf("QEMU outlived its parent: %d, %v", n, err)
 	}
 }

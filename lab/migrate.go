@@ -38,16 +38,15 @@ func (m *migration) observe(e qmp.Event) {
 }
 
 // prepare negotiates, and sets the migration's capabilities: memory stays where it is, in ram.img.
-func (m *migration) prepare(ctx context.Context, p *process) (qmp.Greeting, error) {
-	greeting, err := p.qmp.Negotiate(ctx)
-	if err != nil {
-		return greeting, err
+func (m *migration) prepare(ctx context.Context, p *process) error {
+	if _, err := p.qmp.Negotiate(ctx); err != nil {
+		return err
 	}
 	type capability struct {
 		Capability string `json:"capability"`
 		State      bool   `json:"state"`
 	}
-	return greeting, p.qmp.Execute(ctx, "migrate-set-capabilities", map[string]any{
+	return p.qmp.Execute(ctx, "migrate-set-capabilities", map[string]any{
 		"capabilities": []capability{{"x-ignore-shared", true}, {"events", true}},
 	}, nil)
 }
@@ -57,7 +56,7 @@ func (m *migration) wait(ctx context.Context, p *process) error {
 	select {
 	case status := <-m.end:
 		if status != "completed" {
-			return fmt.Errorf("migration %s%s", status, p.lastWords())
+			return fmt.Errorf("QEMU's migration %s", status)
 		}
 		return nil
 	case <-ctx.Done():

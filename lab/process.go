@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab/internal/qmp"
 )
 
@@ -149,16 +150,57 @@ func (p *process) failure() error {
 	return fmt.Errorf("%w %s%s", errQEMUEnded, state, p.lastWords())
 }
 
+// explain finds the reason behind an error met while talking to QEMU or to what runs in it: ctx's end,
+// QEMU's end, or err itself with the last words of both.
+func (p *process) explain(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !lost(err):
+		return fmt.Errorf("%w%s", err, p.lastWords())
+	}
+	// The end of a channel is seen before the end of the process.
+	select {
+	case <-p.done:
+		return fmt.Errorf("%w: %w", err, p.failure())
+	case <-time.After(drainTime):
+		return fmt.Errorf("%w%s", err, p.lastWords())
+	}
+}
+
+// lost reports whether err says that a channel into QEMU ended.
+func lost(err error) bool {
+	return errors.Is(err, qmp.ErrClosed) || errors.Is(err, session.ErrAgentLost) ||
+		errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
 // lastWords returns what QEMU and L1's console said last, for an error message.
 func (p *process) lastWords() string {
+	const last = 3
 	var b strings.Builder
-	if lines := p.log.lines(5); len(lines) > 0 {
+	if lines := p.log.lines(last); len(lines) > 0 {
 		fmt.Fprintf(&b, "; QEMU said: %s", strings.Join(lines, " | "))
 	}
-	if lines := p.console.lines(5); len(lines) > 0 {
+	if lines := verdict(p.console.lines(logLimit), last); len(lines) > 0 {
 		fmt.Fprintf(&b, "; the machine's console: %s", strings.Join(lines, " | "))
 	}
 	return b.String()
+}
+
+// verdict returns the lines of a console that say why the machine died, or its last n lines.
+func verdict(lines []string, n int) []string {
+	var why []string
+	for _, line := range lines {
+		if strings.Contains(line, "Kernel panic - not syncing") || strings.Contains(line, "stile-agent: ") {
+			why = append(why, line)
+		}
+	}
+	if len(why) == 0 {
+		why = lines
+	}
+	return why[max(0, len(why)-n):]
 }
 
 // kill ends QEMU and waits until nothing of it is left. Further calls do nothing.

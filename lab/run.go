@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"io"
 	"syscall"
 
@@ -57,11 +58,19 @@ func (h *Host) Run(ctx context.Context, o *Options) (Status, error) {
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr,
 	})
 	if err != nil {
-		return Status{}, h.explain(err)
+		return Status{}, h.explain(ctx, err)
 	}
 	go forward(p, o.Signals, o.Sizes)
 	status, err := p.Wait()
-	return status, h.explain(err)
+	return status, h.explain(ctx, err)
+}
+
+// explain says why QEMU has ended where that is what ended the command.
+func (h *Host) explain(ctx context.Context, err error) error {
+	if errors.Is(err, session.ErrAgentLost) {
+		return h.proc.explain(ctx, err)
+	}
+	return err
 }
 
 // forward passes on signals and sizes until the command ends.

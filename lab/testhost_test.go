@@ -1,34 +1,39 @@
 package lab
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/u-root/u-root/pkg/cpio"
-
+	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/testenv"
 )
 
-// fixture is what the tests with QEMU share: the agent's binary, and a cache whose state the first of
-// them builds.
+// fixture is what the tests with QEMU share: the image, and a cache with a saved state.
 type fixture struct {
 	once  sync.Once
 	dir   string
 	image *Image
 	err   error
+
+	progress string // what was said when the state was built
 }
 
 var shared fixture
 
 func TestMain(m *testing.M) {
-	if os.Getenv(envVictim) != "" {
-		victim()
+	if text := os.Getenv(envVictim); text != "" {
+		if err := victim(text); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 		return
 	}
 	code := m.Run()
@@ -45,46 +50,73 @@ func testConfig(t *testing.T) *Config {
 	if _, err := FindQEMU(); err != nil {
 		testenv.Missing(t, "lab", err.Error())
 	}
-	shared.once.Do(shared.make)
+	shared.once.Do(func() { shared.err = shared.build(t.Context()) })
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
 	return &Config{Dir: shared.dir, Image: shared.image, Progress: testWriter{t}}
 }
 
-func (f *fixture) make() {
-	if f.dir, f.err = os.MkdirTemp("", "stile-lab-test-"); f.err != nil {
-		return
+// build makes the cache. There is a state in it at first that looks well and that QEMU refuses.
+func (f *fixture) build(ctx context.Context) (err error) {
+	if f.dir, err = os.MkdirTemp("", "stile-lab-test-"); err != nil {
+		return err
 	}
-	f.image, f.err = makeImage(f.dir)
+	if f.image, err = testImage(ctx); err != nil {
+		return err
+	}
+	var progress strings.Builder
+	c := &Config{Dir: f.dir, Image: f.image, Progress: &progress}
+	if err := plantNonsense(c); err != nil {
+		return err
+	}
+	h, err := Resume(ctx, c)
+	if err != nil {
+		return err
+	}
+	f.progress = progress.String()
+	return h.Close()
 }
 
-func makeImage(dir string) (*Image, error) {
-	agent := filepath.Join(dir, "agent")
-	build := exec.Command("go", "build", "-o", agent, "github.com/stile-vmm/stile/images/agent/cmd/stile-agent")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the agent: %w: %s", err, out)
-	}
-	kernel, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/gokrazy/kernel.amd64").Output()
+func plantNonsense(c *Config) error {
+	p, err := c.plan()
 	if err != nil {
-		return nil, fmt.Errorf("find the kernel: %w", err)
+		return err
 	}
-	return &Image{
-		Kernel: filepath.Join(strings.TrimSpace(string(kernel)), "vmlinuz"),
-		Agent:  agent,
-		Initramfs: func(w io.Writer) error {
-			data, err := os.ReadFile(agent)
-			if err != nil {
-				return err
-			}
-			archive := cpio.Newc.Writer(w)
-			if err := archive.WriteRecord(cpio.StaticFile("init", string(data), 0o755)); err != nil {
-				return err
-			}
-			return cpio.WriteTrailer(archive)
-		},
-	}, nil
+	dir, err := p.store.tempDir()
+	if err != nil {
+		return err
+	}
+	if err := makeSparse(filepath.Join(dir, ramFile), p.machine.Mem); err != nil {
+		return err
+	}
+	if err := writeState(dir, Meta{Key: p.key, Mem: p.machine.Mem}, []byte("QEVM and nonsense")); err != nil {
+		return err
+	}
+	return p.store.publish(dir, p.key)
+}
+
+// testImage returns an image with the small agent: the test's own binary may be dynamic.
+func testImage(ctx context.Context) (*Image, error) {
+	cache, err := images.Open("")
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := cache.DefaultKernel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	agent, err := cache.Agent(ctx, images.AgentOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return withAgent(&Image{Kernel: kernel, Agent: agent.Path}), nil
+}
+
+func withAgent(i *Image) *Image {
+	contents := &images.Initramfs{Agent: &images.Agent{Path: i.Agent}}
+	i.Initramfs = func(w io.Writer) error { return contents.Write(w) }
+	return i
 }
 
 // testWriter writes to the test's log.
@@ -93,4 +125,26 @@ type testWriter struct{ t *testing.T }
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", strings.TrimRight(string(p), "\n"))
 	return len(p), nil
+}
+
+// envVictim makes the test binary a process that resumes a host and waits to be killed.
+const envVictim = "STILE_LAB_TEST_VICTIM"
+
+// victimSpec is envVictim's value, in JSON.
+type victimSpec struct{ Dir, Kernel, Agent string }
+
+// victim prints QEMU's process number as soon as the machine runs.
+func victim(text string) error {
+	var spec victimSpec
+	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+		return err
+	}
+	c := &Config{Dir: spec.Dir, Image: withAgent(&Image{Kernel: spec.Kernel, Agent: spec.Agent})}
+	h, err := Resume(context.Background(), c)
+	if err != nil {
+		return err
+	}
+	fmt.Println(h.proc.cmd.Process.Pid)
+	<-h.proc.done
+	return errors.Join(errors.New("QEMU ended first"), h.Err())
 }
