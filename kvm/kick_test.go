@@ -134,6 +134,7 @@ func TestKickAgainstTakeKick(t *testing.T) {
 			if c.immediateExit() && c.takeKick() {
 				seen.Store(sent.Load())
 			}
+			runtime.Gosched()
 		}
 	}()
 	for n := int64(1); n <= kicks; n++ {
@@ -145,6 +146,7 @@ func TestKickAgainstTakeKick(t *testing.T) {
 				seen.Store(kicks)
 				t.Fatalf("kick %d is lost", n)
 			}
+			runtime.Gosched()
 		}
 	}
 }
