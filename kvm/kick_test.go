@@ -107,8 +107,8 @@ func TestNoKickIsLost(t *testing.T) {
 			}
 		}
 	}()
-	limit := time.Now().Add(exitLimit)
 	for range rounds {
+		limit := time.Now().Add(exitLimit)
 		for range burst {
 			sent.Add(1)
 			check(t, c.Kick())
