@@ -8,8 +8,8 @@
 //
 //  1. stop each VCPU (Kick; its Run returns ExitInterrupted) and Close it on any goroutine
 //     once Run has returned
-//  2. close what the VM's irqfds and ioeventfds trigger and serve; detaching them first is
-//     only needed where the eventfd lives on
+//  2. detach ioeventfds and irqfds and close their eventfds; when the VM is closed at once
+//     after, closing them is enough
 //  3. VFIODevice, before the VFIO groups or devices that were added to it
 //  4. VM, then unmap the memory behind its slots
 //  5. System

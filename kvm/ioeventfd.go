@@ -37,8 +37,8 @@ func (vm *VM) AttachIOEventFD(e IOEvent, fd int) error {
 	return nil
 }
 
-// DetachIOEventFD undoes AttachIOEventFD with the same arguments. It must happen before
-// the eventfd is closed: KVM holds on to it.
+// DetachIOEventFD undoes AttachIOEventFD with the same arguments. Closing the eventfd does
+// not: until the VM goes, the guest's writes would keep on signalling nobody.
 func (vm *VM) DetachIOEventFD(e IOEvent, fd int) error {
 	if err := vm.ioEventFD(e, fd, uapi.IOEventFDDeassign); err != nil {
 		return fmt.Errorf("detach ioeventfd %d from %v: %w", fd, e, err)
