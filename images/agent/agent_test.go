@@ -132,9 +132,9 @@ func TestStage0(t *testing.T) {
 func TestStage0Refuses(t *testing.T) {
 	self, other := strings.Repeat("11", 32), strings.Repeat("22", 32)
 	for name, input := range map[string]string{
-		"wrong hash":    "RUN " + other + " 5\n12345",
-		"too few bytes": "RUN " + other + " 5\n123",
-		"no binary":     "RUN " + other + " 0\n",
+		"wrong sum":     "RUN " + other + " 5 0\n12345",
+		"too few bytes": "RUN " + other + " 5 0\n123",
+		"no binary":     "RUN " + other + " 0 0\n",
 		"garbage":       "GET / HTTP/1.1\n",
 		"nothing":       "",
 	} {

@@ -54,12 +54,12 @@ func receive(rw io.ReadWriter, self, path string) (run bool, err error) {
 		return false, err
 	}
 	defer f.Close()
-	hash := sha256.New()
-	if _, err := io.CopyN(io.MultiWriter(f, hash), rw, line.Size); err != nil {
+	checksum := agentproto.NewChecksum()
+	if _, err := io.CopyN(io.MultiWriter(f, checksum), rw, line.Size); err != nil {
 		return false, fmt.Errorf("receive %d bytes: %w", line.Size, err)
 	}
-	if got := hex.EncodeToString(hash.Sum(nil)); got != line.Hash {
-		return false, fmt.Errorf("the binary received has the hash %s, announced was %s", got, line.Hash)
+	if got := checksum.Sum64(); got != line.Checksum {
+		return false, fmt.Errorf("the binary received has the checksum %016x, announced was %016x", got, line.Checksum)
 	}
 	return true, f.Close()
 }

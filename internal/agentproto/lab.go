@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/fnv"
 	"io"
 	"strconv"
 	"strings"
@@ -15,15 +17,17 @@ import (
 //
 // and reads one line. There the machine is saved. Whoever resumes it sends
 //
-//	RUN <hex sha256> <size>\n
+//	RUN <hex sha256> <size> <hex checksum>\n
 //
-// and size bytes, a static binary whose hash is the one named; size 0 means that the agent's own
+// and size bytes, a static binary with that hash; size 0 means that the agent's own
 // binary is the right one. The agent goes on with that binary and starts a session.
+// What it checks is the checksum, FNV-1a of 64 bits: an emulated machine would take seconds for the hash, which
+// only names the binary.
 const (
 	labMagic    = "STILE-LAB"
 	labVersion  = 1
 	runMagic    = "RUN"
-	maxLabLine  = 128
+	maxLabLine  = 160
 	hashHexSize = 64
 
 	// MaxRunSize bounds the binary that stage 0 takes, in bytes.
@@ -55,10 +59,17 @@ type RunLine struct {
 	Hash string
 	// Size is the number of bytes that follow; 0 for the agent's own binary.
 	Size int64
+	// Checksum is FNV-1a of the bytes that follow.
+	Checksum uint64
 }
 
+// NewChecksum returns the hash function of RunLine's Checksum.
+func NewChecksum() hash.Hash64 { return fnv.New64a() }
+
 // String returns the line with its newline.
-func (l RunLine) String() string { return fmt.Sprintf("%s %s %d\n", runMagic, l.Hash, l.Size) }
+func (l RunLine) String() string {
+	return fmt.Sprintf("%s %s %d %016x\n", runMagic, l.Hash, l.Size, l.Checksum)
+}
 
 // ReadRunLine reads a RunLine and not a byte more. It returns io.EOF when r ends before the line starts.
 func ReadRunLine(r io.Reader) (RunLine, error) {
@@ -67,8 +78,8 @@ func ReadRunLine(r io.Reader) (RunLine, error) {
 		return RunLine{}, err
 	}
 	fields := strings.Split(line, " ")
-	if len(fields) != 3 || fields[0] != runMagic {
-		return RunLine{}, fmt.Errorf("%q is not RUN, a hash and a size", line)
+	if len(fields) != 4 || fields[0] != runMagic {
+		return RunLine{}, fmt.Errorf("%q is not RUN, a hash, a size and a checksum", line)
 	}
 	if err := checkHash(fields[1]); err != nil {
 		return RunLine{}, err
@@ -77,7 +88,11 @@ func ReadRunLine(r io.Reader) (RunLine, error) {
 	if err != nil || size > MaxRunSize {
 		return RunLine{}, fmt.Errorf("size %q of the binary to run is not a number up to %d", fields[2], MaxRunSize)
 	}
-	return RunLine{Hash: fields[1], Size: int64(size)}, nil
+	checksum, err := strconv.ParseUint(fields[3], 16, 64)
+	if err != nil {
+		return RunLine{}, fmt.Errorf("checksum %q is not 64 bits in hex", fields[3])
+	}
+	return RunLine{Hash: fields[1], Size: int64(size), Checksum: checksum}, nil
 }
 
 func checkHash(s string) error {

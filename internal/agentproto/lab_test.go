@@ -13,8 +13,8 @@ func TestLabLines(t *testing.T) {
 	if got, want := LabLine(someHash), "STILE-LAB 1 "+someHash+"\n"; got != want {
 		t.Errorf("LabLine = %q, want %q", got, want)
 	}
-	line := RunLine{Hash: someHash, Size: 12}
-	if got, want := line.String(), "RUN "+someHash+" 12\n"; got != want {
+	line := RunLine{Hash: someHash, Size: 12, Checksum: 0xabc}
+	if got, want := line.String(), "RUN "+someHash+" 12 0000000000000abc\n"; got != want {
 		t.Errorf("RunLine = %q, want %q", got, want)
 	}
 	r := strings.NewReader(LabLine(someHash) + line.String() + "binary")
@@ -39,8 +39,8 @@ func TestLabLinesRefused(t *testing.T) {
 		}
 	}
 	for _, line := range []string{
-		"\n", "RUN\n", "RUN " + someHash + " -1\n", "RUN " + someHash + " 99999999999\n", "RUN " + someHash + " \n",
-		"RUN " + someHash[1:] + " 1\n", "run " + someHash + " 1\n", "RUN " + someHash + " 1 2\n",
+		"\n", "RUN\n", "RUN " + someHash + " -1 0\n", "RUN " + someHash + " 99999999999 0\n", "RUN " + someHash + "  0\n",
+		"RUN " + someHash[1:] + " 1\n", "run " + someHash + " 1 0\n", "RUN " + someHash + " 1 2 3\n", "RUN " + someHash + " 1 xyz\n",
 	} {
 		if _, err := ReadRunLine(strings.NewReader(line)); err == nil {
 			t.Errorf("accepted %q", line)
@@ -50,7 +50,7 @@ func TestLabLinesRefused(t *testing.T) {
 
 func FuzzLabLines(f *testing.F) {
 	f.Add(LabLine(someHash))
-	f.Add(RunLine{someHash, 5}.String())
+	f.Add(RunLine{someHash, 5, 6}.String())
 	f.Fuzz(func(t *testing.T, s string) {
 		if hash, err := ReadLabLine(strings.NewReader(s)); err == nil && !strings.HasPrefix(s, LabLine(hash)) {
 			t.Errorf("%q was read as %q", s, hash)

@@ -48,12 +48,12 @@ func resumeLab(conn io.Writer, saved, path string) error {
 		return err
 	}
 	defer f.Close()
-	hash := sha256.New()
-	size, err := io.Copy(hash, f)
+	hash, checksum := sha256.New(), agentproto.NewChecksum()
+	size, err := io.Copy(io.MultiWriter(hash, checksum), f)
 	if err != nil {
 		return err
 	}
-	line := agentproto.RunLine{Hash: hex.EncodeToString(hash.Sum(nil)), Size: size}
+	line := agentproto.RunLine{Hash: hex.EncodeToString(hash.Sum(nil)), Size: size, Checksum: checksum.Sum64()}
 	if line.Hash == saved {
 		line.Size = 0
 	}
