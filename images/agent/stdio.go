@@ -28,6 +28,10 @@ type pipe struct {
 	stream *yamux.Stream
 }
 
+// pipeSize is the capacity of a pipe and of the buffer that empties it, in bytes: the
+// fewer and bigger the pieces, the fewer turns between the command and the agent.
+const pipeSize = 256 << 10
+
 // openStdio opens a terminal, or a pipe for each stream and /dev/null for the others.
 func openStdio(streams map[agentproto.Stream]*yamux.Stream, size *agentproto.Winsize) (*stdio, error) {
 	s := new(stdio)
@@ -57,6 +61,8 @@ func (s *stdio) open(streams map[agentproto.Stream]*yamux.Stream, size *agentpro
 		if err != nil {
 			return err
 		}
+		// Best effort: a user has an allowance of big pipes.
+		control(w, func(fd int) { unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize) })
 		if name == agentproto.Stdin {
 			s.child[i], s.input = r, &pipe{w, stream}
 		} else {
@@ -134,7 +140,7 @@ func (s *stdio) run(catch func()) {
 
 // feed copies the host's bytes to the command, until they end or the command reads no more.
 func (p *pipe) feed() {
-	io.Copy(struct{ io.Writer }{p.file}, p.stream)
+	io.CopyBuffer(struct{ io.Writer }{p.file}, struct{ io.Reader }{p.stream}, make([]byte, pipeSize))
 	p.file.Close()
 	p.stream.Close() // tells the host that no more is wanted
 }
@@ -142,7 +148,7 @@ func (p *pipe) feed() {
 // drain copies the command's output to the host until it ends. Past the file's read
 // deadline, which finish sets, it copies only what is already in the pipe.
 func (p *pipe) drain() {
-	_, err := io.Copy(struct{ io.Writer }{p.stream}, struct{ io.Reader }{p.file})
+	_, err := io.CopyBuffer(struct{ io.Writer }{p.stream}, struct{ io.Reader }{p.file}, make([]byte, pipeSize))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		p.drainRest()
 	}
@@ -185,20 +191,15 @@ func (p *pipe) watch() {
 	p.file.Close()
 }
 
-const (
-	// settle is how long a pipe's reader waits after the command's end, for the kernel
-	// has everything in the pipe by then.
-	settle = 0
-	// settleTTY is the same for a terminal, whose bytes pass a queue in the kernel and
-	// which reports its own end.
-	settleTTY = time.Second
-)
+// settleTTY is how long a terminal's reader goes on after the command's end: the bytes pass a
+// queue in the kernel, after which the terminal reports its own end. A pipe has everything at once.
+const settleTTY = time.Second
 
 // finish is called when the command has ended. When it returns, everything that the
 // command wrote has been sent, and the streams are closed. Processes that the command left
 // behind may still hold its standard streams: their output is dropped.
 func (s *stdio) finish() {
-	wait := time.Duration(settle)
+	var wait time.Duration
 	if s.tty != nil {
 		wait = settleTTY
 	}
