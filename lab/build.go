@@ -15,6 +15,9 @@ import (
 const (
 	// buildLimit is how long L1 may take to boot. It takes 7 s on two ordinary cores.
 	buildLimit = 5 * time.Minute
+	// buildAttempts is how often L1 may die while it boots: a kernel that measures clocks on a host
+	// that has no time for it finds them broken.
+	buildAttempts = 3
 	// settleTime lets L1's kernel end what it puts off during the boot, once for all runs.
 	settleTime = 300 * time.Millisecond
 )
@@ -50,12 +53,23 @@ func (p *plan) state(ctx context.Context, bad string) (*saved, error) {
 	}
 	p.store.sweep()
 	p.progress("building the lab (once, about 10 s) ...")
-	if err := p.build(ctx); err != nil {
+	if err := p.buildPatiently(ctx); err != nil {
 		return nil, fmt.Errorf("build the lab: %w", err)
 	}
 	// What is too much must not keep the run from its state.
 	_, _ = p.store.prune(keepStates, p.key)
 	return p.store.load(p.key)
+}
+
+// buildPatiently builds, again if the machine dies.
+func (p *plan) buildPatiently(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		err := p.build(ctx)
+		if err == nil || attempt == buildAttempts || ctx.Err() != nil || !errors.Is(err, errQEMUEnded) {
+			return err
+		}
+		p.progress("%v; trying again", err)
+	}
 }
 
 // usable loads the state unless it is the one known to be bad.

@@ -57,6 +57,8 @@ var kernelArgs = []string{
 	// TCG's time stamps are the host's; the watchdog, which compares
 	// them to slower clocks, would give them up after a resume.
 	"tsc=reliable", "nowatchdog",
+	// A check that counts timer interrupts during a busy loop, and panics on a busy host.
+	"no_timer_check",
 	"transparent_hugepage=always",
 	"random.trust_cpu=on",
 	"kvm.halt_poll_ns=0", // polling burns the one CPU that the guest needs
