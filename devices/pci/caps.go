@@ -19,6 +19,7 @@ func (f *Function) AddCapability(id uint8, body, writable []byte) (int, error) {
 	copy(c.write[at+2:], writable)
 	c.data[RegStatus] |= statusCapabilities
 	f.lastCap = at + 1
+	f.express = f.express || id == CapExpress
 	f.nextCap = (end + 3) &^ 3
 	return at, nil
 }
@@ -39,7 +40,7 @@ func (f *Function) AddExtCapability(id uint16, version uint8, body, writable []b
 	c.put32(at, uint32(id)|uint32(version)<<16)
 	copy(c.data[at+4:], body)
 	copy(c.write[at+4:], writable)
-	f.lastExt = at
+	f.lastExt, f.express = at, true
 	f.nextExt = (end + 3) &^ 3
 	return at, nil
 }

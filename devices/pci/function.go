@@ -33,6 +33,7 @@ type Function struct {
 	lastCap int // the register that points to it
 	nextExt int
 	lastExt int
+	express bool // has extended config space
 	root    *Root
 	parting []*bus.Registration // detached with calls in flight, which Root.Remove waits for
 	faults  uint64              // decode changes that failed
@@ -105,10 +106,12 @@ func (f *Function) OnReset(fn func()) {
 
 // Edit gives fn the raw config bytes and the mask of bits that the guest may write, to
 // build what the other methods do not (a passthrough device copies its header so).
-// BAR registers and COMMAND belong to the function: fn leaves them alone.
+// BAR registers and COMMAND belong to the function: fn leaves them alone. The function
+// then has extended config space.
 func (f *Function) Edit(fn func(data, writable []byte)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.express = true
 	fn(f.cfg.data[:], f.cfg.write[:])
 }
 
@@ -124,6 +127,11 @@ func (f *Function) ReadConfig(off int, p []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	copy(p, f.cfg.data[off:])
+	if off+len(p) > firstExtCap && !f.express {
+		// Conventional PCI ends at 256 bytes. Zeros would be a list without entries,
+		// which Linux walks again and again for a host bridge; ones are no list.
+		fill(p[max(firstExtCap-off, 0):], 0xff)
+	}
 	if off <= RegStatus && RegStatus < off+len(p) && f.intx.asserted() {
 		p[RegStatus-off] |= statusInterrupt
 	}

@@ -116,6 +116,43 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+func TestNoPorts(t *testing.T) {
+	m := &machine{mapper: pcitest.NewMapper(), irq: pcitest.NewIRQ(0), t: t}
+	var err error
+	m.root, err = pci.NewRoot(pci.Options{Memory: &m.memory, Ports: &m.ports, Mapper: m.mapper, IRQ: m.irq, NoPorts: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.root.Close)
+	if m.ports.Read(layout.PortPCIAddress, make([]byte, 4)) || m.read(0, 0, 4) != 0xffffffff {
+		t.Error("there are config ports or a host bridge")
+	}
+	if slot := m.add(newFunction(t, map[int]pci.BAR{0: trapBAR(0x1000, 1)})); slot != 1 {
+		t.Errorf("the first function is in slot %d", slot)
+	}
+	if got := m.read(1, pci.RegBAR0, 8) &^ 15; got != layout.MMIO32 {
+		t.Errorf("without a 64-bit window the BAR is at %#x", got)
+	}
+}
+
+func TestExtendedConfigSpace(t *testing.T) {
+	m := newMachine(t)
+	plain, express, edited := newFunction(t, nil), newFunction(t, nil), newFunction(t, nil)
+	if _, err := express.AddCapability(pci.CapExpress, make([]byte, 58), nil); err != nil {
+		t.Fatal(err)
+	}
+	edited.Edit(func(data, writable []byte) { data[0x104], writable[0x104] = 0x12, 0xff })
+	for f, want := range map[*pci.Function]uint64{plain: ^uint64(0), express: 0, edited: 0x12 << 32} {
+		slot := m.add(f)
+		if got := m.read(slot, 0x100, 8); got != want {
+			t.Errorf("%#x at 0x100, want %#x", got, want)
+		}
+		if got, want := m.read(slot, 0xfc, 8), want<<32; got != want {
+			t.Errorf("%#x at 0xfc, want %#x", got, want)
+		}
+	}
+}
+
 func TestConfigPorts(t *testing.T) {
 	m := newMachine(t)
 	slot := m.add(newFunction(t, nil))

@@ -43,9 +43,10 @@ const (
 
 // Capability IDs (linux/pci_regs.h).
 const (
-	CapMSI    = 0x05
-	CapVendor = 0x09
-	CapMSIX   = 0x11
+	CapMSI     = 0x05
+	CapVendor  = 0x09
+	CapExpress = 0x10
+	CapMSIX    = 0x11
 )
 
 // BAR register bits.

@@ -27,10 +27,12 @@ type Options struct {
 	MMIO64 layout.Range // for 64-bit BARs; empty puts them below 4 GiB too
 	// NoPorts leaves out CF8/CFC. Linux prefers those ports for the first 256 bytes of
 	// config space, two exits each, and uses ECAM at one exit where there are none.
+	// The host bridge is left out with them: only guests that probe the ports look for
+	// one, while Linux makes 95 accesses to learn that it is of no use. Slot 0 stays free.
 	NoPorts bool
 }
 
-// Root is PCI bus 0 with its host bridge in slot 0. Its methods may be called concurrently.
+// Root is PCI bus 0. Slot 0 is the host bridge's. Its methods may be called concurrently.
 type Root struct {
 	o     Options
 	table [slots * functions]atomic.Pointer[Function]
@@ -43,7 +45,7 @@ type Root struct {
 	config []*bus.Registration
 }
 
-// NewRoot makes the bus with its host bridge and puts config space onto the buses.
+// NewRoot makes the bus and puts config space onto the buses.
 func NewRoot(o Options) (*Root, error) {
 	r := &Root{
 		o:     o,
@@ -56,14 +58,15 @@ func NewRoot(o Options) (*Root, error) {
 		return nil, err
 	}
 	r.config = append(r.config, reg)
-	if !o.NoPorts {
-		reg, err := o.Ports.Add("PCI config ports", layout.PortPCIAddress, 8, &configPorts{root: r})
-		if err != nil {
-			r.Close()
-			return nil, err
-		}
-		r.config = append(r.config, reg)
+	if o.NoPorts {
+		return r, nil
 	}
+	reg, err = o.Ports.Add("PCI config ports", layout.PortPCIAddress, 8, &configPorts{root: r})
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	r.config = append(r.config, reg)
 	bridge := NewFunction(Header{Name: "host bridge", Vendor: 0x8086, Device: 0x0d57, Class: 0x060000})
 	if _, err := r.Add(0, 0, bridge); err != nil {
 		r.Close()
@@ -132,7 +135,7 @@ func (r *Root) connect(slot int, f *Function) error {
 }
 
 func (r *Root) freeSlot() int {
-	for s := range slots {
+	for s := 1; s < slots; s++ {
 		if r.table[s*functions].Load() == nil {
 			return s
 		}

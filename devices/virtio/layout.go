@@ -55,11 +55,12 @@ func (t *Transport) buildFunction() error {
 	if err := t.fn.SetBAR(0, b); err != nil {
 		return err
 	}
-	if err := t.addCapabilities(); err != nil {
+	t.fn.OnReset(t.Reset)
+	// First in the list, as guests look for MSI-X most often, one access per entry.
+	if err := t.fn.AddMSIX(t.msix, 0, tableOff, 0, pbaOff); err != nil {
 		return err
 	}
-	t.fn.OnReset(t.Reset)
-	return t.fn.AddMSIX(t.msix, 0, tableOff, 0, pbaOff)
+	return t.addCapabilities()
 }
 
 func (t *Transport) addCapabilities() error {
