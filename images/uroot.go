@@ -47,8 +47,14 @@ func buildURoot(ctx context.Context, w *os.File) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	// The builder runs the Go tool too, and looks for it in GOROOT.
+	root, err := exec.CommandContext(ctx, tool, "env", "GOROOT").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOROOT: %w", err)
+	}
+	env := append(buildEnv(), "GOROOT="+string(bytes.TrimSpace(root)))
 	builder, archive := filepath.Join(tmp, "u-root"), filepath.Join(tmp, "core.cpio")
-	if err := runIn(ctx, dir, tool, "build", "-trimpath", "-o", builder, "."); err != nil {
+	if err := runIn(ctx, dir, env, tool, "build", "-trimpath", "-o", builder, "."); err != nil {
 		return err
 	}
 	commands, err := filepath.Glob(filepath.Join(dir, "cmds", "core", "*"))
@@ -59,7 +65,7 @@ func buildURoot(ctx context.Context, w *os.File) error {
 		commands[i] = "./" + filepath.Join("cmds", "core", filepath.Base(command))
 	}
 	args := append([]string{"-o", archive, "-defaultsh=gosh", "-initcmd=", "-tmp-dir=" + tmp}, commands...)
-	if err := runIn(ctx, dir, builder, args...); err != nil {
+	if err := runIn(ctx, dir, env, builder, args...); err != nil {
 		return err
 	}
 	return copyFile(w, archive)
@@ -80,10 +86,10 @@ func downloadModule(ctx context.Context, tool, module string) (string, error) {
 	return result.Dir, nil
 }
 
-func runIn(ctx context.Context, dir, program string, args ...string) error {
+func runIn(ctx context.Context, dir string, env []string, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
-	cmd.Env = buildEnv()
+	cmd.Env = env
 	output, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
