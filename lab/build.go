@@ -22,6 +22,9 @@ const (
 	settleTime = 300 * time.Millisecond
 )
 
+// errNoSandbox says that QEMU refused to start because its build has no sandbox.
+var errNoSandbox = errors.New("this QEMU has no sandbox")
+
 // plan is a machine and all that its state depends on.
 type plan struct {
 	store    *Store
@@ -100,6 +103,10 @@ func (p *plan) build(ctx context.Context) (err error) {
 		Key: p.key, Created: time.Now(), QEMU: version.String(), Mem: p.machine.Mem, CPUs: p.machine.CPUs,
 	}
 	stream, err := p.bootAndSave(ctx, dir, &meta)
+	if errors.Is(err, errNoSandbox) {
+		meta.NoSandbox = true
+		stream, err = p.bootAndSave(ctx, dir, &meta)
+	}
 	if err != nil {
 		return err
 	}
@@ -114,7 +121,7 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	ctx, cancel := context.WithTimeoutCause(ctx, buildLimit, fmt.Errorf("the machine took longer than %v", buildLimit))
 	defer cancel()
 	ram, initramfs := filepath.Join(dir, ramFile), filepath.Join(dir, "initramfs")
-	if err := makeSparse(ram, p.machine.Mem); err != nil {
+	if err := makeSparse(ram, p.machine.Mem); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	if err := p.image.writeInitramfs(initramfs); err != nil {
@@ -125,7 +132,7 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	begin := time.Now()
 	migration := newMigration()
 	args := []string{"-kernel", p.image.Kernel, "-initrd", initramfs, "-append", p.machine.Cmdline}
-	proc, err := p.qemu.start(&p.machine, p.image.backend(ram, true), args, nil, migration.observe)
+	proc, err := p.qemu.start(&p.machine, p.image.backend(ram, true, meta.NoSandbox), args, nil, migration.observe)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +141,11 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	defer unbind()
 
 	stream, err := awaitAndSave(ctx, proc, migration, begin, meta)
-	return stream, proc.explain(ctx, err)
+	err = proc.explain(ctx, err)
+	if err != nil && !meta.NoSandbox && proc.lacksSandbox() {
+		return nil, fmt.Errorf("%w: %w", errNoSandbox, err)
+	}
+	return stream, err
 }
 
 func awaitAndSave(ctx context.Context, proc *process, m *migration, begin time.Time, meta *Meta) (stream []byte, err error) {

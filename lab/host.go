@@ -113,7 +113,7 @@ func (p *plan) resume(ctx context.Context, st *saved, console io.Writer, begin t
 	}
 	lap(&h.phases.State)
 	migration := newMigration()
-	proc, err := p.qemu.start(&p.machine, p.image.backend(filepath.Join(st.dir, ramFile), false),
+	proc, err := p.qemu.start(&p.machine, p.image.backend(filepath.Join(st.dir, ramFile), false, st.meta.NoSandbox),
 		[]string{"-incoming", "defer"}, console, migration.observe)
 	if err != nil {
 		return nil, err

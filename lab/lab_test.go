@@ -182,6 +182,24 @@ func TestQEMUThatFails(t *testing.T) {
 	}
 }
 
+func TestQEMUWithoutSandbox(t *testing.T) {
+	c := testConfig(t)
+	real, err := FindQEMU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := *c
+	bare.Dir = t.TempDir()
+	bare.QEMU, err = openQEMU(script(t, `case "$1" in -sandbox) echo "-sandbox support is not enabled in this QEMU binary" >&2; exit 1;; esac; exec `+real.Path+` "$@"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := Run(t.Context(), &Options{Config: bare, Args: []string{"/bin/sh", "-c", "exit 5"}})
+	if err != nil || status.Code != 5 {
+		t.Errorf("%v, %v", status, err)
+	}
+}
+
 func TestKilledParentLeavesNoQEMU(t *testing.T) {
 	c := testConfig(t)
 	h, err := Resume(t.Context(), c) // the state is there

@@ -120,6 +120,7 @@ type backend struct {
 	shared bool   // whether the machine's writes reach ram.img
 	root   string // folder that L1 sees as the host's root
 	tmp    string // folder that L1 sees as the host's /tmp
+	bare   bool   // without QEMU's sandbox, which its build lacks
 
 	// Inherited descriptors, each one end of a socket pair.
 	qmp, agent, console int
@@ -131,16 +132,20 @@ func (m *Machine) args(b *backend) []string {
 	if b.shared {
 		share = "on"
 	}
-	return append([]string{
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+	var args []string
+	if !b.bare {
+		args = append(args, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	}
+	args = append(args,
 		"-object", fmt.Sprintf("memory-backend-file,id=%s,size=%dM,share=%s,mem-path=%s", ramID, m.Mem/MiB, share, escape(b.ram)),
 		"-fsdev", folder(rootTag, b.root),
 		"-fsdev", folder(tmpTag, b.tmp),
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", qmpID, b.qmp),
-		"-mon", "chardev=" + qmpID + ",mode=control",
+		"-mon", "chardev="+qmpID+",mode=control",
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentID, b.agent),
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", consoleID, b.console),
-	}, m.frontend()...)
+	)
+	return append(args, m.frontend()...)
 }
 
 // folder is a read-only share. Inode numbers of the host's several file systems are mapped apart.

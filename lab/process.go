@@ -170,6 +170,21 @@ func (p *process) explain(ctx context.Context, err error) error {
 	}
 }
 
+// lacksSandbox reports whether QEMU has ended because its build has no sandbox.
+func (p *process) lacksSandbox() bool {
+	select {
+	case <-p.done:
+	default:
+		return false
+	}
+	for _, line := range p.log.lines(logLimit) {
+		if strings.Contains(line, "sandbox") || strings.Contains(line, "seccomp") {
+			return p.err != nil
+		}
+	}
+	return false
+}
+
 // lost reports whether err says that a channel into QEMU ended.
 func lost(err error) bool {
 	return errors.Is(err, qmp.ErrClosed) || errors.Is(err, session.ErrAgentLost) ||

@@ -44,6 +44,8 @@ type Meta struct {
 	CPUs     int     `json:"cpus"`
 	BootTime float64 `json:"boot_seconds"`
 
+	// NoSandbox says that this QEMU was built without its sandbox.
+	NoSandbox bool `json:"no_sandbox,omitempty"`
 	// Agent is the sha256 of the saved agent's binary, in hex.
 	Agent string `json:"agent"`
 
