@@ -9,6 +9,9 @@ import (
 	"github.com/stile-vmm/stile/devices/pci"
 	"github.com/stile-vmm/stile/devices/virtio"
 	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/layout"
+	"github.com/stile-vmm/stile/internal/sys"
+	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 )
 
 // devices is everything on the VM's buses.
@@ -18,7 +21,8 @@ type devices struct {
 	agent *virtio.Port // nil without AgentPort
 
 	transports []*virtio.Transport
-	closers    []io.Closer // what stands behind devices; closed after the transports
+	closers    []io.Closer  // what stands behind devices; closed after the transports
+	config     *sys.Mapping // PCI config space as the guest reads it; unmapped after the VM
 }
 
 // newDevices builds the devices of v's Config and puts them onto its buses. What it
@@ -31,10 +35,7 @@ func (v *VM) newDevices() (*devices, error) {
 	if err != nil {
 		return d, err
 	}
-	d.root, err = pci.NewRoot(pci.Options{
-		Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.mmio64(), NoPorts: true,
-	})
-	if err != nil {
+	if err := d.addRoot(v, irqs); err != nil {
 		return d, err
 	}
 	if err := d.addConsole(v, irqs); err != nil {
@@ -57,6 +58,21 @@ func (v *VM) newDevices() (*devices, error) {
 		go func() { _, _ = io.Copy(d.board.UART.Input(), v.cfg.Input) }() // ends with the input or the board
 	}
 	return d, nil
+}
+
+func (d *devices) addRoot(v *VM, irqs interrupts) error {
+	o := pci.Options{Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.mmio64(), NoPorts: true}
+	if v.vm.CheckExtension(uapi.CapReadonlyMem) > 0 {
+		config, err := sys.MapAnonymous(layout.ECAMSize)
+		if err != nil {
+			return err
+		}
+		d.config = config
+		o.Config, o.ConfigAddr = config.Bytes(), config.Addr()
+	}
+	var err error
+	d.root, err = pci.NewRoot(o)
+	return err
 }
 
 func (d *devices) addConsole(v *VM, irqs interrupts) error {

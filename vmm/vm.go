@@ -143,18 +143,19 @@ func (v *VM) buildMachine(system *kvm.System) error {
 	if err := v.slots.addRAM(v.mem); err != nil {
 		return err
 	}
+	// Devices before the interrupt controller, because config space is a memory slot;
+	// they use no interrupts yet.
+	var err error
+	if v.devices, err = v.newDevices(); err != nil {
+		return err
+	}
 	if err := v.vm.CreateIRQChip(); err != nil {
 		return err
 	}
 	if err := v.vm.CreatePIT2(true); err != nil {
 		return err
 	}
-	if err := v.createCPUs(system); err != nil {
-		return err
-	}
-	var err error
-	v.devices, err = v.newDevices()
-	return err
+	return v.createCPUs(system)
 }
 
 func (v *VM) createCPUs(system *kvm.System) error {
@@ -240,6 +241,9 @@ func (v *VM) Close() error {
 	}
 	if v.mem != nil {
 		errs = append(errs, v.mem.Close())
+	}
+	if v.devices != nil && v.devices.config != nil {
+		errs = append(errs, v.devices.config.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/stile-vmm/stile/devices/bus"
 )
@@ -24,25 +25,28 @@ type Function struct {
 	name string
 	intx INTx
 
-	mu      sync.Mutex
-	cfg     config
-	bars    [MaxBARs]*barState
-	hooks   []*Hook
-	resets  []func()
-	nextCap int // where the next capability goes
-	lastCap int // the register that points to it
-	nextExt int
-	lastExt int
-	express bool // has extended config space
-	root    *Root
-	parting []*bus.Registration // detached with calls in flight, which Root.Remove waits for
-	faults  uint64              // decode changes that failed
-	fault   error
+	mu   sync.Mutex
+	cfg  config
+	view *view
+	// computed says that a hook computes what the guest reads.
+	computed atomic.Bool
+	bars     [MaxBARs]*barState
+	hooks    []*Hook
+	resets   []func()
+	nextCap  int // where the next capability goes
+	lastCap  int // the register that points to it
+	nextExt  int
+	lastExt  int
+	express  bool // has extended config space
+	root     *Root
+	parting  []*bus.Registration // detached with calls in flight, which Root.Remove waits for
+	faults   uint64              // decode changes that failed
+	fault    error
 }
 
 // NewFunction returns a function without BARs and capabilities.
 func NewFunction(h Header) *Function {
-	f := &Function{name: h.Name, nextCap: firstCap, lastCap: RegCapabilities, nextExt: firstExtCap}
+	f := &Function{name: h.Name, view: &view{}, nextCap: firstCap, lastCap: RegCapabilities, nextExt: firstExtCap}
 	c := &f.cfg
 	c.put16(RegVendor, h.Vendor)
 	c.put16(RegDevice, h.Device)
@@ -50,7 +54,7 @@ func NewFunction(h Header) *Function {
 	c.put16(RegSubVendor, h.SubVendor)
 	c.put16(RegSubDevice, h.SubDevice)
 	c.data[RegInterruptPin] = h.Pin
-	f.intx.pin = h.Pin
+	f.intx.pin, f.intx.view = h.Pin, f.view
 	c.mask16(RegCommand, CommandMaster|commandParity|commandSERR)
 	c.write[RegCacheLine] = 0xff
 	c.write[RegInterruptLine] = 0xff
@@ -126,12 +130,7 @@ func (f *Function) ReadConfig(off int, p []byte) {
 	p = p[:n]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	copy(p, f.cfg.data[off:])
-	if off+len(p) > firstExtCap && !f.express {
-		// Conventional PCI ends at 256 bytes. Zeros would be a list without entries,
-		// which Linux walks again and again for a host bridge; ones are no list.
-		fill(p[max(firstExtCap-off, 0):], 0xff)
-	}
+	f.emulated(off, p)
 	if off <= RegStatus && RegStatus < off+len(p) && f.intx.asserted() {
 		p[RegStatus-off] |= statusInterrupt
 	}
@@ -145,6 +144,16 @@ func (f *Function) ReadConfig(off int, p []byte) {
 	}
 }
 
+// emulated copies the bytes from off on, without what is computed when they are read.
+func (f *Function) emulated(off int, p []byte) {
+	copy(p, f.cfg.data[off:])
+	if off+len(p) > firstExtCap && !f.express {
+		// Conventional PCI ends at 256 bytes. Zeros would be a list without entries,
+		// which Linux walks again and again for a host bridge; ones are no list.
+		fill(p[max(firstExtCap-off, 0):], 0xff)
+	}
+}
+
 // WriteConfig applies the guest's write at off. Bytes beyond the space are dropped.
 func (f *Function) WriteConfig(off int, p []byte) {
 	if off < 0 || off >= ConfigSize {
@@ -153,6 +162,8 @@ func (f *Function) WriteConfig(off int, p []byte) {
 	p = p[:min(len(p), ConfigSize-off)]
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.publish()
+	f.armHooks(off, p)
 	f.cfg.store(off, p)
 	decode := off < RegCommand+2 && RegCommand < off+len(p)
 	if off < RegBAR0+4*MaxBARs && RegBAR0 < off+len(p) {
@@ -242,6 +253,9 @@ func (f *Function) Reset() {
 	for _, fn := range resets {
 		fn()
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.publish()
 }
 
 // AccessBAR performs an access to a trapped part of BAR index as if the guest had made

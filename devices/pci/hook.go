@@ -9,6 +9,9 @@ type Hook struct {
 
 	// Read may replace what the guest reads; p holds the emulated bytes.
 	Read func(off int, p []byte)
+	// ReadAfterWrite says that Read has nothing to say before the guest first writes to
+	// the range. Until then the guest may read config space from memory.
+	ReadAfterWrite bool
 	// EndsDecode reports that the write makes the device stop answering (a function
 	// level reset, a power state). All parts of its BARs are then taken from the guest
 	// before Write is called, and given back afterwards as Powered allows. Writes that
@@ -19,6 +22,8 @@ type Hook struct {
 	Write func(off int, p []byte)
 	// Powered reports whether the device answers at all; BARs are decoded only then.
 	Powered func() bool
+
+	written bool // to the range, by the guest
 }
 
 // clip returns the part of an access that is in the hook's range, relative to it.

@@ -16,7 +16,8 @@ func GSI(slot int, pin uint8) uint32 {
 // INTx is a function's interrupt pin. Its methods may be called concurrently, also in
 // config hooks.
 type INTx struct {
-	pin uint8
+	pin  uint8
+	view *view
 
 	mu       sync.Mutex
 	level    bool
@@ -33,6 +34,9 @@ func (f *Function) INTx() *INTx { return &f.intx }
 func (x *INTx) Set(level bool) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.level != level {
+		x.view.setLevel(level)
+	}
 	x.level = level
 	return x.drive()
 }

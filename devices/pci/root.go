@@ -30,6 +30,11 @@ type Options struct {
 	// The host bridge is left out with them: only guests that probe the ports look for
 	// one, while Linux makes 95 accesses to learn that it is of no use. Slot 0 stays free.
 	NoPorts bool
+	// Config is zeroed host memory of layout.ECAMSize bytes, page-aligned and outside the
+	// Go heap, at ConfigAddr. With it the guest reads config space without exits; it is
+	// mapped by Assign and must outlive the VM. Nil traps reads too.
+	Config     []byte
+	ConfigAddr uintptr
 }
 
 // Root is PCI bus 0. Slot 0 is the host bridge's. Its methods may be called concurrently.
@@ -43,6 +48,9 @@ type Root struct {
 	mem64  window
 	ports  window
 	config []*bus.Registration
+
+	viewMu sync.Mutex // taken after a function's lock
+	views  []Host     // config memory that is mapped
 }
 
 // NewRoot makes the bus and puts config space onto the buses.
@@ -53,6 +61,7 @@ func NewRoot(o Options) (*Root, error) {
 		mem64: window{Range: o.MMIO64},
 		ports: window{Range: layout.Range{Start: layout.PIOWindow, Size: layout.PIOWindowSize}},
 	}
+	fill(o.Config, 0xff)
 	reg, err := o.Memory.Add("PCI ECAM", layout.ECAM, layout.ECAMSize, &ecam{root: r})
 	if err != nil {
 		return nil, err
@@ -78,6 +87,9 @@ func NewRoot(o Options) (*Root, error) {
 // Close takes config space off the buses and unmaps the BARs of all functions. The
 // functions' owners close the functions afterwards.
 func (r *Root) Close() {
+	r.viewMu.Lock()
+	r.unmapConfig()
+	r.viewMu.Unlock()
 	for _, reg := range r.config {
 		reg.Remove()
 	}
@@ -108,6 +120,9 @@ func (r *Root) Add(slot, fn int, f *Function) (int, error) {
 	}
 	f.mu.Lock()
 	f.root = r
+	f.noteComputed()
+	f.view.attach(r.page(at))
+	f.publish()
 	f.mu.Unlock()
 	r.table[at].Store(f)
 	r.markMultiFunction(slot)
@@ -159,6 +174,7 @@ func (r *Root) markMultiFunction(slot int) {
 	if multi {
 		first.cfg.data[RegHeaderType] |= headerMultiFunction
 	}
+	first.publish()
 }
 
 // Remove takes f off the bus and frees its addresses. It waits for the handlers of its
@@ -168,6 +184,8 @@ func (r *Root) Remove(f *Function) {
 	defer r.mu.Unlock()
 	for i := range r.table {
 		if r.table[i].CompareAndSwap(f, nil) {
+			f.view.attach(nil)
+			fill(r.page(i), 0xff)
 			r.markMultiFunction(i / functions)
 		}
 	}
@@ -235,7 +253,13 @@ func (r *Root) Assign() error {
 		w.b.assigned = addr
 		w.f.putAddress(w.b, addr)
 		w.f.settle()
+		w.f.publish()
 		w.f.mu.Unlock()
+	}
+	r.viewMu.Lock()
+	defer r.viewMu.Unlock()
+	if len(r.views) == 0 {
+		errs = append(errs, r.mapConfig())
 	}
 	return errors.Join(errs...)
 }

@@ -33,7 +33,7 @@ func (t *Transport) addConfigAccess() error {
 		return err
 	}
 	a := &configAccess{fn: t.fn}
-	t.fn.AddHook(pci.Hook{Off: at, Size: accessSize, Read: a.read, Write: a.write})
+	t.fn.AddHook(pci.Hook{Off: at, Size: accessSize, Read: a.read, ReadAfterWrite: true, Write: a.write})
 	return nil
 }
 

@@ -73,8 +73,8 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 		g.result, g.runErr = g.vm.Run(run)
 	}()
 	if err := g.connect(ctx, s); err != nil {
-		g.end()
-		return nil, &bootError{err, g.log.lines(tailLines)}
+		g.stop()
+		return nil, &bootError{errors.Join(err, g.vm.Close()), g.log.lines(tailLines)}
 	}
 	return g, nil
 }
@@ -209,17 +209,18 @@ func (g *Guest) Close() (Report, error) {
 
 // Kill stops the guest at once and frees the VM.
 func (g *Guest) Kill() (Report, error) {
-	err := g.end()
-	return g.report(), err
+	g.stop()
+	r := g.report()
+	return r, errors.Join(g.runErr, g.vm.Close())
 }
 
-func (g *Guest) end() error {
+// stop ends the VM's run and the session.
+func (g *Guest) stop() {
 	g.cancel()
 	<-g.ran
 	if g.session != nil {
 		g.session.Close()
 	}
-	return errors.Join(g.runErr, g.vm.Close())
 }
 
 func (g *Guest) mark(name string) {

@@ -93,6 +93,18 @@ func (m *Mapper) Hosts(gpa uint64) (int, pci.Host) {
 	return len(m.hosts), m.hosts[gpa]
 }
 
+// HostAt returns the host part that covers gpa and where it is mapped.
+func (m *Mapper) HostAt(gpa uint64) (at uint64, h pci.Host, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for at, h := range m.hosts {
+		if at <= gpa && gpa-at < h.Size {
+			return at, h, true
+		}
+	}
+	return 0, pci.Host{}, false
+}
+
 // Doorbells returns how many doorbells there are.
 func (m *Mapper) Doorbells() int {
 	m.mu.Lock()
