@@ -157,6 +157,25 @@ func TestMergeEnv(t *testing.T) {
 	}
 }
 
+func TestArguments(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"bb", "dash"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"gosh": "bb", "sh": "gosh", "ash": "dash"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"sh": filepath.Join(dir, "sh"), "ash": "ash", "dash": "dash"} {
+		if got := arguments(filepath.Join(dir, name), []string{name, "-c"}); got[0] != want || got[1] != "-c" {
+			t.Errorf("arguments of %s: %q, want %q first", name, got, want)
+		}
+	}
+}
+
 // badHost is a host that speaks yamux and nothing sensible.
 func badHost(t *testing.T) *yamux.Session {
 	t.Helper()

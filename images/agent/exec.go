@@ -78,7 +78,7 @@ func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
 	if u := e.User; u != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
 	}
-	command, err := s.children.start(func() (int, error) { return syscall.ForkExec(path, e.Args, attr) })
+	command, err := s.children.start(func() (int, error) { return syscall.ForkExec(path, arguments(path, e.Args), attr) })
 	if err != nil {
 		return nil, execError(path, err)
 	}

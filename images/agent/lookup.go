@@ -36,6 +36,19 @@ func lookPath(name, path, dir string) (string, error) {
 	return "", lookupError(name, found)
 }
 
+// uRootProgram is the file that all commands of a u-root userland link to.
+const uRootProgram = "bb"
+
+// arguments returns args for the program at path: the same, except that u-root's program is called by
+// its path. Called as "sh" it would not know itself; by the path it finds what /bin/sh links to.
+func arguments(path string, args []string) []string {
+	file, err := filepath.EvalSymlinks(path)
+	if err != nil || filepath.Base(file) != uRootProgram {
+		return args
+	}
+	return append([]string{path}, args[1:]...)
+}
+
 func absolute(path, dir string) string {
 	if filepath.IsAbs(path) {
 		return path
