@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 )
@@ -62,7 +64,7 @@ func serve(conn io.ReadWriteCloser, m machine, c *children, hello *agentproto.He
 	defer handlers.Wait()
 	for {
 		stream, err := mux.AcceptStream()
-		if errors.Is(err, io.EOF) || errors.Is(err, yamux.ErrSessionShutdown) {
+		if isEnd(err) {
 			return nil
 		}
 		if err != nil {
@@ -73,6 +75,16 @@ func serve(conn io.ReadWriteCloser, m machine, c *children, hello *agentproto.He
 			s.handle(stream)
 		})
 	}
+}
+
+// isEnd tells whether an error of the channel only says that the other end is gone.
+func isEnd(err error) bool {
+	for _, end := range []error{io.EOF, yamux.ErrSessionShutdown, unix.EPIPE, unix.ECONNRESET, os.ErrClosed} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *server) greet(hello *agentproto.Hello) error {
