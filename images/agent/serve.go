@@ -57,7 +57,9 @@ func serve(conn io.ReadWriteCloser, m machine, c *children, hello *agentproto.He
 	}
 	defer mux.Close()
 	s := &server{mux: mux, machine: m, children: c, env: defaultEnv(), attached: make(map[slot]chan *yamux.Stream)}
-	if err := s.greet(hello); err != nil {
+	if err := s.greet(hello); isEnd(err) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("greet the host: %w", err)
 	}
 	var handlers sync.WaitGroup

@@ -323,7 +323,9 @@ func TestTTY(t *testing.T) {
 	out := make(lines, 100)
 	r, w := io.Pipe()
 	p, err := s.Start(testContext(t), &session.Cmd{
-		Args:  []string{"sh", "-c", "test -t 0 && test -t 1 && test -t 2 && stty size && read x && stty size && echo said $x; cat; exit 4"},
+		Args: []string{"sh", "-c", `test -t 0 && test -t 1 && test -t 2 && stty size
+			until test "$(stty size)" = "50 100"; do sleep 0.01; done; echo resized
+			read x; echo said $x; cat; exit 4`},
 		Stdin: r, Stdout: out, TTY: &agentproto.Winsize{Rows: 33, Cols: 111},
 	})
 	if err != nil {
@@ -345,8 +347,8 @@ func TestTTY(t *testing.T) {
 	if err := p.Resize(agentproto.Winsize{Rows: 50, Cols: 100}); err != nil {
 		t.Error(err)
 	}
+	await("resized")
 	io.WriteString(w, "hello\n")
-	await("50 100")
 	await("said hello")
 	w.Close() // cat sees the end of file
 	status, err := p.Wait()
