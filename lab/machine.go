@@ -61,7 +61,6 @@ var kernelArgs = []string{
 	"no_timer_check",
 	"transparent_hugepage=always",
 	"random.trust_cpu=on",
-	"kvm.halt_poll_ns=0", // polling burns the one CPU that the guest needs
 	"STILE_AGENT=1", "STILE_LAB=1",
 }
 
