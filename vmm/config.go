@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stile-vmm/stile/internal/guestmem"
 	"github.com/stile-vmm/stile/internal/layout"
 )
 
@@ -46,6 +47,8 @@ type Config struct {
 	// HideAsyncPF hides asynchronous page faults from the guest, which nested hosts
 	// under emulation do not always deliver.
 	HideAsyncPF bool
+	// HugePages takes RAM from the host's pool of 2 MiB pages while it has enough.
+	HugePages bool
 }
 
 // Share is a folder of the host that the guest can mount by its tag over 9P.
@@ -98,6 +101,18 @@ func (c *Config) checkHost() error {
 		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller -m", ErrConfig, Bytes(c.Memory), Bytes(total))
 	}
 	return nil
+}
+
+// memory makes the guest's RAM.
+func (c *Config) memory() (*guestmem.Memory, error) {
+	ranges := layout.RAM(c.Memory)
+	if c.HugePages {
+		mem, err := guestmem.NewHuge(ranges)
+		if !errors.Is(err, unix.ENOMEM) {
+			return mem, err
+		}
+	}
+	return guestmem.New(ranges)
 }
 
 func (c *Config) cpus() int { return max(c.CPUs, 1) }

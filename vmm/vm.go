@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,12 +51,22 @@ func New(ctx context.Context, cfg Config) (*VM, error) {
 	if err := cfg.checkHost(); err != nil {
 		return nil, err
 	}
+	reserveProcs(cfg.cpus())
 	v := &VM{cfg: cfg, ended: make(chan struct{}), started: time.Now()}
 	v.console = newConsole(cfg.Console, func() { v.end(Result{Reason: Panic}) })
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
 	return v, nil
+}
+
+// reserveProcs lets devices run while all vCPUs do. A goroutine in KVM_RUN keeps one of
+// Go's processors until the runtime's monitor takes it away, which can take 10 ms: with
+// fewer processors than vCPUs a doorbell waits that long.
+func reserveProcs(cpus int) {
+	if want := cpus + 2; runtime.GOMAXPROCS(0) < want {
+		runtime.GOMAXPROCS(want)
+	}
 }
 
 // build makes the parts in the order that costs least: memory slots before the
@@ -70,7 +81,7 @@ func (v *VM) build(ctx context.Context) error {
 	if v.vm, err = system.CreateVM(); err != nil {
 		return err
 	}
-	if v.mem, err = guestmem.New(layout.RAM(v.cfg.Memory)); err != nil {
+	if v.mem, err = v.cfg.memory(); err != nil {
 		return err
 	}
 	loaded := make(chan error, 1)

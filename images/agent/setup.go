@@ -176,9 +176,32 @@ func makeTarget(m *agentproto.Mount, target string) error {
 	return nil
 }
 
+// Preload is a folder in the initramfs whose files stay reachable, at Preloaded, when the
+// root is another: what a lab's machine holds in memory for its guests.
+const (
+	Preload   = "/preload"
+	Preloaded = "/run/stile-preload"
+)
+
+func keepPreloaded() error {
+	if _, err := os.Stat(Preload); err != nil {
+		return nil
+	}
+	if err := os.MkdirAll(Preloaded, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(Preload, Preloaded, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("keep %s: %w", Preload, err)
+	}
+	return nil
+}
+
 // switchRoot makes root the root of this process and of all to come. The
 // initramfs can't be unmounted or pivoted away: the new root is moved over it, as switch_root(8) does.
 func switchRoot(root string) error {
+	if err := keepPreloaded(); err != nil {
+		return err
+	}
 	for _, dir := range carried {
 		target := filepath.Join(root, dir)
 		os.MkdirAll(target, 0o755)

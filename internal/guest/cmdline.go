@@ -26,8 +26,16 @@ func (s Spec) cmdline() string {
 		"rdinit="+agentPath,
 		agent.EnvAgent+"=1",
 	)
+	if Nested() {
+		words = append(words, nestedWords...)
+	}
 	return strings.Join(append(words, s.Append...), " ")
 }
+
+// nestedWords spare a guest under emulation what costs it seconds: eight loop devices
+// before anybody asks for one, the walk through all page tables for pages that are
+// writable and executable, and mitigations for a CPU that does not exist.
+var nestedWords = []string{"loop.max_loop=0", "rodata=off", "mitigations=off"}
 
 // consoleWords chooses the kernel's console. hvc0 is the quick one, with an early console
 // until it is there; a kernel of which we don't know that it has hvc0 built in gets the

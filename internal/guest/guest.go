@@ -35,7 +35,7 @@ func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error)
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, Console: console,
-		HideAsyncPF: Nested(),
+		HideAsyncPF: Nested(), HugePages: Nested(),
 	}
 	made, err := findImages(ctx, s)
 	if err != nil {
@@ -237,6 +237,6 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 	made, err := findImages(ctx, s)
 	return vmm.Config{
 		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: ConsoleCmdline(s.Append), CPUs: s.CPUs, Memory: s.Memory,
-		Console: console, Input: input, HideAsyncPF: Nested(),
+		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(),
 	}, err
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"time"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/agent"
 	"github.com/stile-vmm/stile/lab"
 )
 
@@ -35,6 +37,9 @@ func ResumeLab(ctx context.Context, s Spec, progress io.Writer) (*LabHost, error
 	image, self, err := labImage(ctx, cache)
 	if err != nil {
 		return nil, err
+	}
+	if s.Kernel == "" {
+		made.Kernel = path.Join(agent.Preloaded, preloadedKernel)
 	}
 	host, err := lab.Resume(ctx, &lab.Config{Dir: cache.Dir(), Image: image, GuestMem: int64(s.Memory), Progress: progress})
 	if err != nil {

@@ -45,7 +45,13 @@ type Memory struct {
 
 // New maps anonymous, zeroed memory for each range. Ranges must be page-aligned,
 // ascending and disjoint. Transparent huge pages are asked for.
-func New(ranges []layout.Range) (*Memory, error) {
+func New(ranges []layout.Range) (*Memory, error) { return makeMemory(ranges, addSmall) }
+
+// NewHuge is New with memory from the host's pool of 2 MiB pages. The error is ENOMEM if
+// the pool has not enough.
+func NewHuge(ranges []layout.Range) (*Memory, error) { return makeMemory(ranges, addHuge) }
+
+func makeMemory(ranges []layout.Range, add func(*Memory, layout.Range) error) (*Memory, error) {
 	m := &Memory{}
 	last := uint64(0)
 	for _, r := range ranges {
@@ -54,7 +60,7 @@ func New(ranges []layout.Range) (*Memory, error) {
 			return nil, fmt.Errorf("guest RAM range %#x, %#x bytes: unaligned, empty, too large or out of order", r.Start, r.Size)
 		}
 		last = r.End()
-		if err := m.add(r); err != nil {
+		if err := add(m, r); err != nil {
 			m.Close()
 			return nil, fmt.Errorf("guest RAM at %#x: %w", r.Start, err)
 		}
@@ -62,19 +68,32 @@ func New(ranges []layout.Range) (*Memory, error) {
 	return m, nil
 }
 
-func (m *Memory) add(r layout.Range) error {
+func addHuge(m *Memory, r layout.Range) error {
+	mapping, err := sys.MapHuge(int(r.Size))
+	if err != nil {
+		return err
+	}
+	m.keep(mapping, r, 0)
+	return nil
+}
+
+func addSmall(m *Memory, r layout.Range) error {
 	mapping, err := sys.MapAnonymous(int(r.Size) + hugePage)
 	if err != nil {
 		return err
 	}
 	_ = mapping.Advise(unix.MADV_HUGEPAGE) // a hint; kernels without it refuse
+	m.keep(mapping, r, (uintptr(r.Start)-mapping.Addr())&(hugePage-1))
+	return nil
+}
+
+// keep makes r the bytes of mapping from skip on.
+func (m *Memory) keep(mapping *sys.Mapping, r layout.Range, skip uintptr) {
 	_ = mapping.Advise(unix.MADV_DONTFORK) // a child process must not share guest RAM
 	_ = mapping.Advise(unix.MADV_DONTDUMP) // a core dump of the VMM is not one of the guest
 	m.mappings = append(m.mappings, mapping)
-	skip := (uintptr(r.Start) - mapping.Addr()) & (hugePage - 1)
 	b := mapping.Bytes()[skip : skip+uintptr(r.Size) : skip+uintptr(r.Size)]
 	m.regions = append(m.regions, Region{Start: r.Start, Bytes: b})
-	return nil
 }
 
 // Regions returns the regions in ascending order. The caller must not change the slice.

@@ -34,6 +34,18 @@ func MapAnonymous(n int) (*Mapping, error) {
 	return &Mapping{bytes: b}, nil
 }
 
+// MapHuge maps n bytes of zeroed private memory in 2 MiB pages of the host's pool
+// (Documentation/admin-guide/mm/hugetlbpage.rst), all of them reserved. ENOMEM if the pool
+// has not enough; n must be a multiple of 2 MiB.
+func MapHuge(n int) (*Mapping, error) {
+	const hugeTwoMiB = 21 << unix.MAP_HUGE_SHIFT
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB|hugeTwoMiB)
+	if err != nil {
+		return nil, fmt.Errorf("mmap %d bytes of huge pages: %w", n, err)
+	}
+	return &Mapping{bytes: b}, nil
+}
+
 // Bytes returns the mapped memory.
 func (m *Mapping) Bytes() []byte { return m.bytes }
 
