@@ -198,7 +198,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 }
 
 // Agent returns the host's end of the agent's port: what is written arrives in the
-// guest once it opened the port. It is closed with the VM.
+// guest once it opened the port. It is closed when Run returns.
 func (v *VM) Agent() io.ReadWriteCloser { return v.devices.agent }
 
 // end records why the VM ends, unless that is known, and lets Run stop the vCPUs.
@@ -233,6 +233,9 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 	}
 	running.Wait()
 	v.mark("guest ended")
+	if v.devices.agent != nil {
+		errs = append(errs, v.devices.agent.Close()) // who waits for the agent must not wait longer
+	}
 	return v.result, errors.Join(errs...)
 }
 
