@@ -55,9 +55,16 @@ func (v *VM) newDevices() (*devices, error) {
 		return d, err
 	}
 	if v.cfg.Input != nil {
-		go func() { _, _ = io.Copy(d.board.UART.Input(), v.cfg.Input) }() // ends with the input or the board
+		go d.feed(v.cfg.Input)
 	}
 	return d, nil
+}
+
+// feed passes input to the serial line until the input or the board ends.
+func (d *devices) feed(input io.Reader) {
+	if d.board.UART.AwaitReader() {
+		_, _ = io.Copy(d.board.UART.Input(), input)
+	}
 }
 
 func (d *devices) addRoot(v *VM, irqs interrupts) error {

@@ -56,7 +56,7 @@ type UART struct {
 	line irq.Line
 
 	mu      sync.Mutex
-	space   sync.Cond // input queue has room, or closed
+	space   sync.Cond // input queue has room, IER changed, or closed
 	closed  bool
 	input   [uartQueue]byte
 	first   int // index of the oldest byte
@@ -83,6 +83,17 @@ func NewUART(out io.Writer, line irq.Line) *UART {
 // Input returns a writer to the guest's receiver. A write blocks while the guest does
 // not read, and ends with os.ErrClosed after Close.
 func (u *UART) Input() io.Writer { return (*uartInput)(u) }
+
+// AwaitReader waits until the guest's driver takes received bytes by interrupt, and
+// reports false if Close comes first. Linux throws away what arrives before that.
+func (u *UART) AwaitReader() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.ier&ierReceive == 0 && !u.closed {
+		u.space.Wait()
+	}
+	return !u.closed
+}
 
 type uartInput UART
 
@@ -251,6 +262,7 @@ func (u *UART) setByte(off uint64, v byte) {
 		// Enabling the transmitter interrupt raises it: the transmitter is empty.
 		u.sent = u.sent || v&^u.ier&ierTransmit != 0
 		u.ier = v & ierAll
+		u.space.Broadcast()
 	case uartIIR:
 		u.fcr = v
 		// Queued host input is still on the line, not in the FIFO: it survives.

@@ -33,7 +33,7 @@ func (g *guest) setup(s *agentproto.Setup) error {
 		if err := mountAt(&s.Root, layers+"/root", layers+"/0"); err != nil {
 			return fmt.Errorf("mount the root: %w", err)
 		}
-		if err := switchRoot(layers + "/root"); err != nil {
+		if err := switchRoot(layers+"/root", s.Root.Overlay); err != nil {
 			return fmt.Errorf("make %s the root: %w", s.Root.Source, err)
 		}
 		g.mounted = append(g.mounted, "/")
@@ -198,11 +198,15 @@ func keepPreloaded() error {
 
 // switchRoot makes root the root of this process and of all to come. The
 // initramfs can't be unmounted or pivoted away: the new root is moved over it, as switch_root(8) does.
-func switchRoot(root string) error {
+// A copy-on-write root keeps its own /tmp: the working folder may be there.
+func switchRoot(root string, overlay bool) error {
 	if err := keepPreloaded(); err != nil {
 		return err
 	}
 	for _, dir := range carried {
+		if dir == "/tmp" && overlay {
+			continue
+		}
 		target := filepath.Join(root, dir)
 		os.MkdirAll(target, 0o755)
 		if err := unix.Mount(dir, target, "", unix.MS_MOVE, ""); err != nil {
