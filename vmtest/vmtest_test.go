@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestCommands(t *testing.T) {
 		if _, err := vm.Command(t.Context(), "test", "-e", "vmtest.go").Output(); err != nil {
 			t.Errorf("the test's folder is not the guest's: %v", err)
 		}
-		if matches(t, name) {
+		if _, err := os.Stat(name); err == nil {
 			t.Error("the guest wrote to the host")
 		}
 	})
