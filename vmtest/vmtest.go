@@ -45,7 +45,7 @@ type Config struct {
 	CPUs    int
 	Memory  uint64        // bytes
 	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
-	Timeout time.Duration // for the boot; 0 is two minutes
+	Timeout time.Duration // for the boot; 0 is four minutes
 }
 
 func (c Config) spec() guest.Spec {

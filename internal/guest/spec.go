@@ -24,8 +24,8 @@ const (
 	// DefaultMemory is guest RAM in bytes where none is asked for.
 	DefaultMemory = 512 << 20
 	// DefaultBootTimeout is how long a guest may take to start its agent. A nested,
-	// emulated guest needs some seconds, on a busy machine several times that.
-	DefaultBootTimeout = 2 * time.Minute
+	// emulated guest needs some seconds, with several CPUs or on a busy machine many times that.
+	DefaultBootTimeout = 4 * time.Minute
 )
 
 // Roots that are not a folder.
