@@ -32,7 +32,7 @@ func (f *runFlags) runConsole() error {
 		}
 	}
 	defer t.restore()
-	ctx, cancel := s.command(f.timeout)
+	ctx, cancel := s.limited(f.timeout)
 	defer cancel()
 	ctx, escape := context.WithCancelCause(ctx)
 	defer escape(nil)

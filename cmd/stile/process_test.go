@@ -61,7 +61,7 @@ func TestSignals(t *testing.T) {
 		want    int
 	}{
 		{"SIGINT goes to the command", "echo ready; exec sleep 1000", []syscall.Signal{syscall.SIGINT}, 130},
-		{"SIGTERM is the command's to handle", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGTERM}, 5},
+		{"SIGTERM is the command's to handle", "trap 'exit 5' TERM; (sleep 1; echo ready) & while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGTERM}, 5},
 		{"the second SIGINT ends the VM", "trap '' INT; echo ready; while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, 130},
 	} {
 		t.Run(test.name, func(t *testing.T) {

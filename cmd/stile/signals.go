@@ -16,9 +16,11 @@ type signals struct {
 	kill   context.CancelFunc // ends what boot and command return
 	killed context.Context
 
-	mu      sync.Mutex
-	process signaled       // nil while nothing runs
-	first   syscall.Signal // what ended the run, or may have
+	mu       sync.Mutex
+	process  signaled // nil while nothing runs
+	starting bool     // a process is about to be there: signals wait for it
+	waiting  []syscall.Signal
+	first    syscall.Signal // what ended the run, or may have
 }
 
 // signaled is a command to which signals go.
@@ -42,19 +44,33 @@ func (s *signals) watch() {
 		if !ok {
 			continue
 		}
-		s.mu.Lock()
-		again, p := s.first != 0, s.process
-		s.first = sig
-		s.mu.Unlock()
-		if again || p == nil {
+		if !s.pass(sig) {
 			s.kill()
 			continue
 		}
-		_ = p.Signal(sig) // a command that has ended gets none
 		if sig != syscall.SIGINT {
 			time.AfterFunc(termGrace, s.kill)
 		}
 	}
+}
+
+// pass gives the first signal to the command, and reports false where that can't be.
+func (s *signals) pass(sig syscall.Signal) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again := s.first != 0
+	s.first = sig
+	switch {
+	case again:
+		return false
+	case s.process != nil:
+		_ = s.process.Signal(sig) // a command that has ended gets none
+		return true
+	case s.starting:
+		s.waiting = append(s.waiting, sig)
+		return true
+	}
+	return false
 }
 
 func (s *signals) stop() {
@@ -68,6 +84,14 @@ func (s *signals) boot() context.Context { return s.killed }
 
 // command returns a context for the command, ended by a second signal or a timeout.
 func (s *signals) command(timeout time.Duration) (context.Context, context.CancelFunc) {
+	s.mu.Lock()
+	s.starting = true
+	s.mu.Unlock()
+	return s.limited(timeout)
+}
+
+// limited returns a context that a signal or a timeout ends.
+func (s *signals) limited(timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return context.WithCancel(s.killed)
 	}
@@ -76,13 +100,18 @@ func (s *signals) command(timeout time.Duration) (context.Context, context.Cance
 
 // forward passes signals to p from now on, until the returned function is called.
 func (s *signals) forward(p signaled) func() {
-	set := func(p signaled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.process, s.starting = p, false
+	for _, sig := range s.waiting {
+		_ = p.Signal(sig)
+	}
+	s.waiting = nil
+	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.process = p
+		s.process = nil
 	}
-	set(p)
-	return func() { set(nil) }
 }
 
 // status returns the exit status for a run that a signal ended, 0 if none did.
