@@ -89,10 +89,16 @@ func (u *UART) Input() io.Writer { return (*uartInput)(u) }
 func (u *UART) AwaitReader() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for u.ier&ierReceive == 0 && !u.closed {
+	for !u.listens() && !u.closed {
 		u.space.Wait()
 	}
 	return !u.closed
+}
+
+// listens tells an open port from a probed one: probing enables all interrupts for a
+// moment, but not their way out.
+func (u *UART) listens() bool {
+	return u.ier&ierReceive != 0 && u.mcr&mcrOut2 != 0 && u.mcr&mcrLoop == 0
 }
 
 type uartInput UART
@@ -262,7 +268,6 @@ func (u *UART) setByte(off uint64, v byte) {
 		// Enabling the transmitter interrupt raises it: the transmitter is empty.
 		u.sent = u.sent || v&^u.ier&ierTransmit != 0
 		u.ier = v & ierAll
-		u.space.Broadcast()
 	case uartIIR:
 		u.fcr = v
 		// Queued host input is still on the line, not in the FIFO: it survives.
@@ -276,6 +281,7 @@ func (u *UART) setByte(off uint64, v byte) {
 	case uartScratch:
 		u.scratch = v
 	}
+	u.space.Broadcast()
 	u.drive()
 }
 

@@ -7,6 +7,14 @@ func TestUARTAwaitReader(t *testing.T) {
 	u := NewUART(nil, noLine{})
 	ready := make(chan bool)
 	go func() { ready <- u.AwaitReader() }()
+	u.Write(uartIER, []byte{ierAll}) // a probe
+	u.Write(uartIER, []byte{0})
+	u.Write(uartMCR, []byte{mcrOut2})
+	select {
+	case <-ready:
+		t.Error("AwaitReader takes a probe for a reader")
+	default:
+	}
 	u.Write(uartIER, []byte{ierReceive})
 	if !<-ready {
 		t.Error("AwaitReader says closed")
