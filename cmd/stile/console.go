@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -58,7 +59,7 @@ func (f *runFlags) runConsole() error {
 	return f.finish(f.consoleReport(ctx, s, report, result))
 }
 
-var errEscape = fmt.Errorf("ended by Ctrl-A x")
+var errEscape = errors.New("ended by Ctrl-A x")
 
 // consoleReport turns how the VM ended into status and message.
 func (f *runFlags) consoleReport(ctx context.Context, s *signals, r guest.Report, result vmm.Result) (guest.Report, error) {
@@ -82,7 +83,7 @@ func (f *runFlags) consoleReport(ctx context.Context, s *signals, r guest.Report
 	if r.Message == "" {
 		return r, nil
 	}
-	return r, fmt.Errorf("%s", r.Message)
+	return r, errors.New(r.Message)
 }
 
 // escapeReader watches a raw terminal's input for Ctrl-A x, which ends the VM; Ctrl-A
