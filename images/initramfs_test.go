@@ -11,6 +11,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/testenv"
 )
 
 // list reads an archive back: names with what they are.
@@ -123,7 +124,7 @@ func TestParseLoaderList(t *testing.T) {
 // TestBuildAgent builds the agent on its own and asks it what it is.
 func TestBuildAgent(t *testing.T) {
 	if _, err := goTool(); err != nil {
-		t.Skip(err)
+		testenv.Missing(t, "go", err.Error())
 	}
 	c := openTest(t)
 	a, err := c.Agent(t.Context(), AgentOptions{})
@@ -143,7 +144,7 @@ func TestAgentWithoutGoTool(t *testing.T) {
 	t.Setenv("PATH", "")
 	t.Setenv("GOROOT", "/no/such")
 	if _, err := openTest(t).buildAgent(t.Context()); err == nil {
-		t.Skip("there is a Go tool where it is always looked for")
+		testenv.Missing(t, "go-free host", "there is a Go tool where it is always looked for")
 	}
 	_, err := openTest(t).Agent(t.Context(), AgentOptions{})
 	if err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") {

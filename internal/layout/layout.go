@@ -67,7 +67,6 @@ const (
 	PortPM1Control = 0x604 // 2 bytes
 	PortPMTimer    = 0x608 // 4 bytes
 	PortReset      = 0x610 // 1 byte: FADT's reset register
-	PortSleep      = 0x611 // spare, reserved with the block
 	PortPMBlock    = 0x600
 	PortPMBlockLen = 0x20
 	PortPCIAddress = 0xcf8
