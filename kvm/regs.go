@@ -136,6 +136,19 @@ func (c *VCPU) Interrupt(vector uint8) error {
 	return set(c, uapi.InterruptVCPU, "interrupt", &uapi.Interrupt{IRQ: uint32(vector)})
 }
 
+// SetHostTSCKHz lets the guest's time-stamp counter run at the host's frequency, which it should do
+// without being asked. But a KVM that started before the host had refined its measurement asks
+// itself for the older value, finds that it can't scale to it, and leaves the vCPU with
+// neither a scale nor an offset (kvm_set_tsc_khz in Linux 6.1 to 7.1): then the guest reads
+// the host's counter, KVM believes that it reads 0, and deadlines of the local APIC's
+// timer pass a minute late. It must come before the vCPU first runs.
+func (c *VCPU) SetHostTSCKHz() error {
+	if _, err := c.fd.Ioctl(uapi.SetTSCKHz, 0); err != nil {
+		return fmt.Errorf("set TSC frequency of vCPU %d to the host's: %w", c.id, err)
+	}
+	return nil
+}
+
 // TSCKHz returns the frequency of the guest's time-stamp counter in kHz.
 func (c *VCPU) TSCKHz() (int, error) {
 	khz, err := c.fd.Ioctl(uapi.GetTSCKHz, 0)

@@ -184,6 +184,9 @@ func (v *VM) createCPUs(system *kvm.System) error {
 			return err
 		}
 		v.cpus = append(v.cpus, &cpu{vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.stopping.Load})
+		if err := vcpu.SetHostTSCKHz(); err != nil {
+			return err
+		}
 		entries := kvm.GuestCPUID(supported, kvm.CPUIDOptions{
 			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HideAsyncPF: v.cfg.HideAsyncPF,
 		})

@@ -34,6 +34,7 @@ const (
 	GetClock            = 0x8030ae7c
 	GetPIT2             = 0x8070ae9f
 	SetPIT2             = 0x4070aea0
+	SetTSCKHz           = 0xaea2
 	GetTSCKHz           = 0xaea3
 	SignalMSI           = 0x4020aea5
 	EnableCapability    = 0x4068aea3 // of a VM and of a vCPU

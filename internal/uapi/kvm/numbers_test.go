@@ -27,6 +27,7 @@ var numbers = map[string]uint64{
 	"KVM_GET_CLOCK":                             GetClock,
 	"KVM_GET_PIT2":                              GetPIT2,
 	"KVM_SET_PIT2":                              SetPIT2,
+	"KVM_SET_TSC_KHZ":                           SetTSCKHz,
 	"KVM_GET_TSC_KHZ":                           GetTSCKHz,
 	"KVM_SIGNAL_MSI":                            SignalMSI,
 	"KVM_ENABLE_CAP":                            EnableCapability,
