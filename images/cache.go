@@ -21,7 +21,7 @@ import (
 // EnvCache names the environment variable that says where the cache is.
 const EnvCache = "STILE_CACHE"
 
-// Cache is a folder of files that are made once. An entry appears whole or not at all,
+// Cache is a folder of files, and of folders, that are made once. An entry appears whole or not at all,
 // and a process that wants one that another is making waits for it. Methods may be called concurrently.
 type Cache struct {
 	dir string
@@ -38,10 +38,17 @@ const (
 	KindInitramfs Kind = "initramfs" // initramfs
 	KindUserland  Kind = "userland"  // userlands built with the Go tool
 	KindHash      Kind = "hash"      // hashes of files, by their identity
+	KindTree      Kind = "kernels"   // folders: a kernel with its modules, from a package or built here
+	KindSource    Kind = "source"    // kernel sources, packed
+	KindPackage   Kind = "package"   // which package a kernel's version stood for when it was last asked
+	KindLog       Kind = "log"       // logs of builds that failed
 )
 
 func kinds() []Kind {
-	return []Kind{KindKernel, KindUnpacked, KindAgent, KindInitramfs, KindUserland, KindHash}
+	return []Kind{
+		KindKernel, KindUnpacked, KindAgent, KindInitramfs, KindUserland, KindHash,
+		KindTree, KindSource, KindPackage, KindLog,
+	}
 }
 
 const lockDir = "lock"
@@ -117,7 +124,40 @@ func (c *Cache) Dir() string { return c.dir }
 // File returns the path of an entry, and has build write it when it isn't there. key must be a file
 // name: a hash, or a version.
 func (c *Cache) File(ctx context.Context, kind Kind, key string, build func(*os.File) error) (string, error) {
-	path := filepath.Join(c.dir, string(kind), key)
+	return c.entry(ctx, kind, key, func(path string) error { return writePending(path, build) })
+}
+
+// Replace writes an entry whether or not it is there.
+func (c *Cache) Replace(ctx context.Context, kind Kind, key string, build func(*os.File) error) (string, error) {
+	unlock, err := c.lock(ctx, kind, key)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	path := c.path(kind, key)
+	if err := writePending(path, build); err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// Folder is File for an entry that is a folder. build fills an empty one that only it sees; what a
+// build that was killed has left is removed by the next one.
+func (c *Cache) Folder(ctx context.Context, kind Kind, key string, build func(dir string) error) (string, error) {
+	return c.entry(ctx, kind, key, func(path string) error { return fillFolder(path, build) })
+}
+
+// Lookup returns the path of an entry that is there.
+func (c *Cache) Lookup(kind Kind, key string) (string, bool) {
+	path := c.path(kind, key)
+	return path, c.touch(path)
+}
+
+func (c *Cache) path(kind Kind, key string) string { return filepath.Join(c.dir, string(kind), key) }
+
+// entry returns the path of an entry, and calls make under its lock when it isn't there.
+func (c *Cache) entry(ctx context.Context, kind Kind, key string, make func(path string) error) (string, error) {
+	path := c.path(kind, key)
 	if c.touch(path) {
 		return path, nil
 	}
@@ -129,26 +169,76 @@ func (c *Cache) File(ctx context.Context, kind Kind, key string, build func(*os.
 	if c.touch(path) {
 		return path, nil // another process has made it meanwhile
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithTempDir(filepath.Dir(path)))
-	if err != nil {
-		return "", fmt.Errorf("cache: %w", err)
-	}
-	defer f.Cleanup()
-	if err := build(f.File); err != nil {
+	if err := make(path); err != nil {
 		return "", err
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return "", fmt.Errorf("cache %s: %w", path, err)
 	}
 	return path, nil
 }
 
-// touch tells whether an entry is there, and notes that it was used.
+func writePending(path string, build func(*os.File) error) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithTempDir(filepath.Dir(path)))
+	if err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	defer f.Cleanup()
+	if err := build(f.File); err != nil {
+		return err
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return fmt.Errorf("cache %s: %w", path, err)
+	}
+	return nil
+}
+
+// fillFolder is called under the entry's lock, so that the unfinished folder's name need not be a new one.
+func fillFolder(path string, build func(dir string) error) (err error) {
+	dir := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cache: remove what an earlier run left: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	if err := build(dir); err != nil {
+		return err
+	}
+	if err := syncFolder(dir); err != nil {
+		return fmt.Errorf("cache: sync %s: %w", dir, err)
+	}
+	if err := os.Rename(dir, path); err != nil {
+		return fmt.Errorf("cache: %w", err)
+	}
+	return nil
+}
+
+// syncFolder has the file system write what it holds back, so that a crash leaves no folder
+// with a good name and empty files.
+func syncFolder(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// touch tells whether an entry is there, and notes that it was used: by a file's time of access, and by
+// a folder's time of change, because looking into a folder counts as access.
 func (c *Cache) touch(path string) bool {
-	if _, err := os.Stat(path); err != nil {
+	info, err := os.Stat(path)
+	if err != nil {
 		return false
 	}
-	os.Chtimes(path, time.Now(), time.Time{}) // a cache that can't be written may be read
+	now, changed := time.Now(), time.Time{}
+	if info.IsDir() {
+		changed = now
+	}
+	os.Chtimes(path, now, changed) // a cache that can't be written may be read
 	return true
 }
 

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// Entry is a file in the cache.
+// Entry is a file or a folder in the cache.
 type Entry struct {
 	Kind Kind
 	Key  string
 	Path string
-	// Size is what the file takes on the disk, in bytes.
+	// Size is what the entry takes on the disk, in bytes.
 	Size int64
 	// LastUse is when the entry was last asked for.
 	LastUse time.Time
@@ -38,7 +38,27 @@ func (c *Cache) List() ([]Entry, error) {
 	return entries, err
 }
 
-// walk calls f for every file of every kind, unfinished ones included.
+// blockSize is the unit of st_blocks, in bytes.
+const blockSize = 512
+
+// folderSize returns what a folder and all below it take on the disk, in bytes. What can't be read, or is being
+// removed, does not count.
+func folderSize(dir string) (size int64) {
+	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				size += st.Blocks * blockSize
+			}
+		}
+		return nil
+	})
+	return size
+}
+
+// walk calls f for every entry of every kind, unfinished ones included.
 func (c *Cache) walk(f func(Entry)) error {
 	for _, kind := range kinds() {
 		dir := filepath.Join(c.dir, string(kind))
@@ -56,8 +76,10 @@ func (c *Cache) walk(f func(Entry)) error {
 			}
 			e := Entry{Kind: kind, Key: file.Name(), Path: filepath.Join(dir, file.Name()), Size: info.Size(), LastUse: info.ModTime()}
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				const blockSize = 512
 				e.Size, e.LastUse = st.Blocks*blockSize, time.Unix(st.Atim.Unix())
+			}
+			if info.IsDir() {
+				e.Size, e.LastUse = folderSize(e.Path), info.ModTime()
 			}
 			f(e)
 		}
@@ -76,7 +98,7 @@ func (c *Cache) Prune(ctx context.Context, unused time.Duration) ([]Entry, error
 	err := c.walk(func(e Entry) {
 		if strings.HasPrefix(e.Key, ".") {
 			if time.Since(e.LastUse) > unfinishedAge {
-				os.Remove(e.Path)
+				os.RemoveAll(e.Path)
 			}
 			return
 		}
@@ -102,8 +124,23 @@ func (c *Cache) remove(ctx context.Context, e Entry) error {
 		return err
 	}
 	defer unlock()
-	if err := os.Remove(e.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Lstat(e.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return nil
+	if !info.IsDir() {
+		return os.Remove(e.Path)
+	}
+	// A folder goes at once for those who look for it; its name is now that of an unfinished one.
+	gone := filepath.Join(filepath.Dir(e.Path), "."+e.Key)
+	if err := os.RemoveAll(gone); err != nil {
+		return err
+	}
+	if err := os.Rename(e.Path, gone); err != nil {
+		return err
+	}
+	return os.RemoveAll(gone)
 }

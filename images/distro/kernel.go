@@ -1,0 +1,300 @@
+package distro
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/stile-vmm/stile/images"
+)
+
+// Kernel is a kernel and its modules, in files that belong to somebody else: the cache, or the system.
+type Kernel struct {
+	// Image is the kernel's file: a bzImage, or whatever package boot takes.
+	Image string
+	// Modules is the kernel's lib/modules/RELEASE folder, "" for a kernel without.
+	Modules string
+	// Headers is the folder against which modules for this kernel can be built, "" when there is none.
+	Headers string
+	// Release is what uname -r says in it, "" when that is not known.
+	Release string
+}
+
+// Fetch returns a packaged kernel: the one in the cache if there is one for this version, else the newest that
+// the system's package manager has. version is "6.1", "6.12", with a flavour "6.1-cloud", or the name of a
+// package, "linux-image-6.1.0-56-amd64". progress, which may be nil, is told in a few words what is being done.
+func Fetch(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
+	if k, ok := Lookup(cache, version); ok {
+		return k, nil
+	}
+	return Update(ctx, cache, version, progress)
+}
+
+// Lookup returns the kernel that Fetch would return without asking for it.
+func Lookup(cache *images.Cache, version string) (*Kernel, bool) {
+	p, ok := recall(cache, imageMemo(version))
+	if !ok {
+		return nil, false
+	}
+	dir, ok := cache.Lookup(images.KindTree, p.key())
+	if !ok {
+		return nil, false
+	}
+	k, err := Open(dir)
+	return k, err == nil
+}
+
+// Update is Fetch that asks whether there is a newer package. One that is superseded stays in the cache until it is pruned.
+func Update(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
+	k, err := update(ctx, cache, version, progress)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", version, err)
+	}
+	return k, nil
+}
+
+func update(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
+	want, err := parseWant(version)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApt(progress)
+	if err != nil {
+		return nil, err
+	}
+	var dir string
+	find := func() (*pkg, error) { return a.findImage(ctx, want) }
+	p, err := a.get(ctx, find, func(p *pkg) error {
+		dir, err = cache.Folder(ctx, images.KindTree, p.key(), func(dir string) error {
+			return a.unpackImage(ctx, p, dir)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := remember(ctx, cache, imageMemo(version), p); err != nil {
+		return nil, err
+	}
+	return Open(dir)
+}
+
+// get finds a package and hands it to use. It updates the lists of packages when they have no such package, or name
+// one that can't be downloaded any more.
+func (a *apt) get(ctx context.Context, find func() (*pkg, error), use func(*pkg) error) (*pkg, error) {
+	p, err := find()
+	if err == nil && p != nil {
+		err = use(p)
+	}
+	var failed *downloadError
+	if err != nil && !errors.As(err, &failed) || err == nil && p != nil {
+		return p, err
+	}
+	if updateErr := a.update(ctx); updateErr != nil {
+		if err == nil {
+			err = errors.New("apt knows no such package")
+		}
+		return nil, fmt.Errorf("%w; %w", err, updateErr)
+	}
+	p, err = find()
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, errors.New("the system's package sources have no such package: " +
+			"apt-cache pkgnames linux-image shows what there is; or name a kernel's file and the folder of its modules")
+	}
+	return p, use(p)
+}
+
+// want is a version as a user names it: a package's name, or the start of a release with a flavour.
+type want struct {
+	name    string
+	release *regexp.Regexp // matches packages' names; its first group is the release
+	prefix  string         // what these names start with
+}
+
+var wantVersion = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)+)(?:-([a-z][a-z0-9]*))?$`)
+
+const (
+	imagePrefix   = "linux-image-"
+	modulesPrefix = "linux-modules-" // Ubuntu has them in a package of their own
+)
+
+func parseWant(version string) (want, error) {
+	if strings.HasPrefix(version, imagePrefix) && packageName.MatchString(version) {
+		return want{name: version}, nil
+	}
+	m := wantVersion.FindStringSubmatch(version)
+	if m == nil {
+		return want{}, fmt.Errorf("version %q is none: it is like 6.12, 6.12-cloud or %s6.12.30-amd64", version, imagePrefix)
+	}
+	flavours := "amd64|generic" // Debian's and Ubuntu's for everybody
+	if m[2] != "" {
+		flavours = fmt.Sprintf("%s-amd64|%[1]s", m[2])
+	}
+	// Packages whose names end otherwise are not signed, or hold debug symbols.
+	release := fmt.Sprintf(`^%s(%s(?:[.+][0-9a-z.+~]*)?(?:-[0-9]+)?)-(?:%s)$`, imagePrefix, regexp.QuoteMeta(m[1]), flavours)
+	return want{release: regexp.MustCompile(release), prefix: imagePrefix + m[1]}, nil
+}
+
+// maxOlder is how many packages are asked for, the newest first, before none is found to have a version.
+const maxOlder = 4
+
+// findImage returns the newest package that is wanted, nil when there is none.
+func (a *apt) findImage(ctx context.Context, w want) (*pkg, error) {
+	if w.name != "" {
+		return a.show(ctx, w.name)
+	}
+	known, err := a.names(ctx, w.prefix)
+	if err != nil {
+		return nil, err
+	}
+	known = slices.DeleteFunc(known, func(name string) bool { return !w.release.MatchString(name) })
+	slices.SortFunc(known, func(a, b string) int {
+		return compareReleases(w.release.FindStringSubmatch(b)[1], w.release.FindStringSubmatch(a)[1])
+	})
+	for _, name := range known[:min(len(known), maxOlder)] {
+		if p, err := a.show(ctx, name); p != nil || err != nil {
+			return p, err
+		}
+	}
+	return nil, nil
+}
+
+// compareReleases orders kernel releases: numbers by value, all else as text.
+func compareReleases(a, b string) int {
+	for a != "" && b != "" {
+		na, nb := digits(a), digits(b)
+		if na > 0 && nb > 0 {
+			x, y := strings.TrimLeft(a[:na], "0"), strings.TrimLeft(b[:nb], "0")
+			if len(x) != len(y) {
+				return len(x) - len(y)
+			}
+			if c := strings.Compare(x, y); c != 0 {
+				return c
+			}
+			a, b = a[na:], b[nb:]
+			continue
+		}
+		if a[0] != b[0] {
+			return int(a[0]) - int(b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return len(a) - len(b)
+}
+
+func digits(s string) int { return len(s) - len(strings.TrimLeft(s, "0123456789")) }
+
+// What a kernel with all its modules may unpack to: Debian's is 0.4 GiB in 4,500 files.
+var imageLimits = limits{bytes: 4 << 30, entries: 100_000}
+
+// unpackImage downloads a package, and that of its modules if they have one, and unpacks both into dir.
+func (a *apt) unpackImage(ctx context.Context, p *pkg, dir string) error {
+	x, err := newExtractor(ctx, dir, imageLimits)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	if err := a.unpackInto(ctx, x, p, dir); err != nil {
+		return err
+	}
+	for _, name := range p.depends {
+		if !strings.HasPrefix(name, modulesPrefix) {
+			continue
+		}
+		modules, err := a.show(ctx, name)
+		if err != nil {
+			return err
+		}
+		if modules == nil {
+			return fmt.Errorf("%s depends on %s, which apt does not have", p, name)
+		}
+		if err := a.unpackInto(ctx, x, modules, dir); err != nil {
+			return err
+		}
+	}
+	k, err := Open(dir)
+	if err == nil && k.Modules == "" {
+		err = errors.New("it has no modules")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	return nil
+}
+
+func (a *apt) unpackInto(ctx context.Context, x *extractor, p *pkg, dir string) error {
+	packed := filepath.Join(dir, ".deb")
+	if err := os.Mkdir(packed, 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(packed)
+	f, err := a.download(ctx, p, packed)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	a.progress("unpack " + p.String())
+	if err := extractImage(x, f); err != nil {
+		return fmt.Errorf("unpack %s: %w", p, err)
+	}
+	return nil
+}
+
+// extractImage writes the parts of a kernel's package that are of use.
+func extractImage(x *extractor, deb io.Reader) error {
+	return walkDeb(deb, func(h *tar.Header, r io.Reader) error {
+		name, err := cleanName(h.Name)
+		if err != nil {
+			return err
+		}
+		name = strings.TrimPrefix(name, "usr/") // where /lib is a link to /usr/lib
+		for _, wanted := range []string{"boot/vmlinuz-", "boot/config-", "lib/modules/"} {
+			if strings.HasPrefix(name, wanted) {
+				return x.add(name, h, r)
+			}
+		}
+		return nil
+	})
+}
+
+// Open returns the kernel in a folder with boot/vmlinuz-RELEASE and lib/modules/RELEASE, the layout of an installed system and
+// of the cache. There must be one only.
+func Open(dir string) (*Kernel, error) {
+	found, err := filepath.Glob(filepath.Join(escapeGlob(dir), "boot", "vmlinuz-*"))
+	if err != nil {
+		return nil, err
+	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("%s has %d kernels, boot/vmlinuz-RELEASE, instead of one", dir, len(found))
+	}
+	_, release, _ := strings.Cut(filepath.Base(found[0]), "-")
+	k := &Kernel{Image: found[0], Release: release, Modules: existing(dir, "lib", "modules", release)}
+	if k.Modules != "" {
+		k.Headers = existing(k.Modules, "build")
+	}
+	return k, nil
+}
+
+// escapeGlob has filepath.Glob take a path as it is.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// existing joins a folder's path, and returns "" when it isn't there.
+func existing(parts ...string) string {
+	dir := filepath.Join(parts...)
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return ""
+	}
+	return dir
+}
