@@ -21,7 +21,8 @@ var ErrNoApt = errors.New("no apt-get here to fetch a kernel's package with: " +
 // apt runs apt-get and apt-cache.
 type apt struct {
 	progress func(string)
-	updated  bool // the lists were updated by this run
+	root     bool // apt-get may be asked to update the lists of packages
+	updated  bool // it was, by this run
 }
 
 func newApt(progress func(string)) (*apt, error) {
@@ -33,7 +34,7 @@ func newApt(progress func(string)) (*apt, error) {
 	if progress == nil {
 		progress = func(string) {}
 	}
-	return &apt{progress: progress}, nil
+	return &apt{progress: progress, root: os.Geteuid() == 0}, nil
 }
 
 // pkg is a package that can be downloaded.
@@ -59,7 +60,7 @@ const stopTime = 5 * time.Second
 
 // run runs a program in dir and returns what it prints. What it says on stderr is in the error.
 func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]byte, error) {
-	if os.Geteuid() == 0 {
+	if a.root {
 		// apt would give up its privileges, and warn that it can't in a folder that is private.
 		args = append([]string{"-o", "APT::Sandbox::User=root"}, args...)
 	}
@@ -88,7 +89,7 @@ func (a *apt) update(ctx context.Context) error {
 	if a.updated {
 		return nil
 	}
-	if os.Geteuid() != 0 {
+	if !a.root {
 		return errors.New("the lists of packages are missing or old, and only root may update them: run apt-get update")
 	}
 	a.progress("update the lists of packages")

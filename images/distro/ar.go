@@ -122,7 +122,7 @@ func walkTar(ext string, r io.Reader, visit func(*tar.Header, io.Reader) error) 
 	for {
 		header, err := archive.Next()
 		if err == io.EOF {
-			return nil
+			return readEnd(plain)
 		}
 		if err != nil {
 			return err
@@ -131,6 +131,18 @@ func walkTar(ext string, r io.Reader, visit func(*tar.Header, io.Reader) error) 
 			return err
 		}
 	}
+}
+
+// maxPadding bounds what follows a tar archive's end, in bytes. GNU tar fills up 10 KiB.
+const maxPadding = 1 << 20
+
+// readEnd reads what follows the archive, which is where the compressed file has its checksum.
+func readEnd(r io.Reader) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(r, maxPadding))
+	if err == nil && n == maxPadding {
+		err = errors.New("there is more behind the archive's end")
+	}
+	return err
 }
 
 // maxWindow bounds what a decompressor may keep of what it has written, in bytes.

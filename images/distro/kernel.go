@@ -53,25 +53,26 @@ func Lookup(cache *images.Cache, version string) (*Kernel, bool) {
 
 // Update is Fetch that asks whether there is a newer package. One that is superseded stays in the cache until it is pruned.
 func Update(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
-	k, err := update(ctx, cache, version, progress)
+	a, err := newApt(progress)
+	if err != nil {
+		return nil, fmt.Errorf("kernel %s: %w", version, err)
+	}
+	k, err := a.image(ctx, cache, version)
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", version, err)
 	}
 	return k, nil
 }
 
-func update(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
+// image returns the newest kernel that apt has, from the cache if it is there.
+func (a *apt) image(ctx context.Context, cache *images.Cache, version string) (*Kernel, error) {
 	want, err := parseWant(version)
-	if err != nil {
-		return nil, err
-	}
-	a, err := newApt(progress)
 	if err != nil {
 		return nil, err
 	}
 	var dir string
 	find := func() (*pkg, error) { return a.findImage(ctx, want) }
-	p, err := a.get(ctx, find, func(p *pkg) error {
+	p, err := a.get(ctx, find, func(p *pkg) (err error) {
 		dir, err = cache.Folder(ctx, images.KindTree, p.key(), func(dir string) error {
 			return a.unpackImage(ctx, p, dir)
 		})

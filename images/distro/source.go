@@ -34,7 +34,11 @@ func FetchSource(ctx context.Context, cache *images.Cache, version string, progr
 			return &Source{Version: p.String(), Tarball: path}, nil
 		}
 	}
-	s, err := updateSource(ctx, cache, version, progress)
+	a, err := newApt(progress)
+	if err != nil {
+		return nil, fmt.Errorf("kernel source %s: %w", version, err)
+	}
+	s, err := a.source(ctx, cache, version)
 	if err != nil {
 		return nil, fmt.Errorf("kernel source %s: %w", version, err)
 	}
@@ -53,17 +57,14 @@ func SourceVersion(cache *images.Cache, version string) (string, bool) {
 
 func (p *pkg) tarball() string { return p.key() + ".tar.xz" }
 
-func updateSource(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Source, error) {
+// source returns the newest source that apt has, from the cache if it is there.
+func (a *apt) source(ctx context.Context, cache *images.Cache, version string) (*Source, error) {
 	if m := wantVersion.FindStringSubmatch(version); m == nil || m[2] != "" {
 		return nil, fmt.Errorf("version %q is none: it is like 6.12", version)
 	}
-	a, err := newApt(progress)
-	if err != nil {
-		return nil, err
-	}
 	var path string
 	find := func() (*pkg, error) { return a.show(ctx, sourcePrefix+version) }
-	p, err := a.get(ctx, find, func(p *pkg) error {
+	p, err := a.get(ctx, find, func(p *pkg) (err error) {
 		path, err = cache.File(ctx, images.KindSource, p.tarball(), func(w *os.File) error {
 			return a.unpackSource(ctx, p, w)
 		})
