@@ -1,0 +1,166 @@
+package hostpci
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Rule is the rule of viability in one sentence.
+const Rule = "A group is viable when every endpoint of it is bound to a VFIO driver, or donates the group to a mediated device, or has no driver."
+
+// Status says how a device counts for its group's viability.
+type Status string
+
+const (
+	onVFIO         Status = "vfio"        // bound to a VFIO driver
+	donates        Status = "donates"     // its driver acts for the mediated device made of it
+	mediatedDevice Status = "mediated"    // is a mediated device
+	noDriver       Status = "no-driver"   // nobody drives it
+	bridge         Status = "bridge"      // forwards, with the driver of PCIe ports or none
+	stub           Status = "stub"        // held by pci-stub, which does nothing
+	hostDriver     Status = "host-driver" // a driver of the host may start DMA
+	vanished       Status = "gone"        // taken away while it was looked at
+)
+
+// fine tells whether a group with such a member can be viable.
+func (s Status) fine() bool { return s != hostDriver }
+
+// Ready tells whether a device of this status can be given to a guest.
+func (s Status) Ready() bool { return s == onVFIO || s == mediatedDevice }
+
+// DonorDriver is the driver that makes a mediated device of a whole PCI function and
+// lends it the function's group.
+const DonorDriver = "vfio-mdev-pci"
+
+// statusOf follows the kernel's rule since 5.19: a group can be owned by a user unless a
+// driver that did not ask to manage DMA itself (driver_managed_dma) is bound in it.
+// Those that ask are VFIO's drivers, pcieport and pci-stub. So a bridge counts as fine
+// with pcieport or no driver, but not with, say, shpchp, which older kernels let pass.
+func statusOf(f *Function) Status {
+	switch {
+	case f.Driver == DonorDriver:
+		return donates
+	case f.VFIODevice != "" || isVFIODriver(f.Driver):
+		return onVFIO
+	case f.Driver == "pci-stub":
+		return stub
+	case f.Driver == "pcieport" || f.Bridge && f.Driver == "":
+		return bridge
+	case f.Driver == "":
+		return noDriver
+	}
+	return hostDriver
+}
+
+// isVFIODriver tells by its name whether a driver provides VFIO. Kernels before 6.1 have
+// no other sign of it; since then the driver makes a vfio-dev folder. The variants for
+// one kind of device have names such as mlx5-vfio-pci and virtio_vfio_pci.
+func isVFIODriver(name string) bool {
+	name = strings.ReplaceAll(name, "_", "-")
+	return name == "vfio-pci" || strings.HasSuffix(name, "-vfio-pci")
+}
+
+// Viability is whether a group can be given away, and why not.
+type Viability struct {
+	Viable bool `json:"viable"`
+	// Usable tells that something in the group is ready to be given to a guest.
+	Usable bool `json:"usable"`
+	// Blockers are the members on drivers of the host.
+	Blockers []Blocker `json:"blockers,omitempty"`
+	// Reason is one sentence that names the blockers, "" for a viable group.
+	Reason string `json:"reason,omitempty"`
+	// Remedy is what to do, mostly a command; for a viable group that is not usable, too.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Blocker is a member that keeps its group from being viable.
+type Blocker struct {
+	Name   string `json:"name"`
+	Driver string `json:"driver"`
+	// Note tells what is special about it.
+	Note string `json:"note,omitempty"`
+}
+
+func (b Blocker) String() string {
+	if b.Note == "" {
+		return fmt.Sprintf("%s is on the host's driver %s", b.Name, b.Driver)
+	}
+	return fmt.Sprintf("%s is on the host's driver %s (%s)", b.Name, b.Driver, b.Note)
+}
+
+func viability(s *Snapshot, g *Group) Viability {
+	var v Viability
+	var bind, unbound, other []string
+	for _, m := range g.Members {
+		v.Usable = v.Usable || m.Status.Ready()
+		if m.Status == noDriver && m.Function != nil {
+			unbound = append(unbound, m.Name)
+		}
+		if m.Status.fine() {
+			continue
+		}
+		b, remedy := blocker(s, m)
+		v.Blockers = append(v.Blockers, b)
+		if remedy == "" {
+			bind = append(bind, m.Name)
+		} else {
+			other = append(other, remedy)
+		}
+	}
+	v.Viable = len(v.Blockers) == 0
+	v.Usable = v.Usable && v.Viable
+	switch {
+	case !v.Viable:
+		v.Reason = fmt.Sprintf("IOMMU group %d is not viable: %s", g.ID, joinBlockers(v.Blockers))
+		v.Remedy = joinRemedies(bind, other)
+	case !v.Usable && len(unbound) > 0:
+		v.Remedy = joinRemedies(unbound, nil)
+	}
+	return v
+}
+
+// blocker describes a member on a host driver. The remedy is "" where it is to bind it.
+func blocker(s *Snapshot, m Member) (Blocker, string) {
+	if m.Function == nil {
+		return Blocker{m.Name, m.Driver, "not a PCI function"}, "unbind " + m.Name + " from its driver"
+	}
+	f := s.Function(*m.Function)
+	b := Blocker{Name: m.Name, Driver: f.Driver}
+	children := s.children(f.Address)
+	switch {
+	case f.Bridge:
+		b.Note = "a bridge, which may only have pcieport or no driver"
+		return b, fmt.Sprintf("echo %s > %s/%s/unbind", m.Name, pciDrivers, f.Driver)
+	case len(children) > 0:
+		b.Note = "parent of mediated device " + children[0].UUID + ", whose driver does not donate the group"
+		return b, fmt.Sprintf("stile mdev remove %s, then stile bind %s", children[0].UUID, m.Name)
+	case len(f.VirtualFunctions) > 0:
+		b.Note = "its driver keeps the virtual functions, which end when it is unbound"
+		return b, "none that keeps the virtual functions: a physical function beside one of them in a group needs a slot or a machine with isolation (ACS)"
+	}
+	return b, ""
+}
+
+func joinBlockers(list []Blocker) string {
+	texts := make([]string, len(list))
+	for i, b := range list {
+		texts[i] = b.String()
+	}
+	return joinAnd(texts)
+}
+
+// joinAnd joins texts as a sentence does.
+func joinAnd(texts []string) string {
+	if len(texts) < 2 {
+		return strings.Join(texts, "")
+	}
+	last := len(texts) - 1
+	return strings.Join(texts[:last], ", ") + " and " + texts[last]
+}
+
+func joinRemedies(bind, other []string) string {
+	if len(bind) > 0 {
+		other = append([]string{"stile bind " + strings.Join(bind, " ")}, other...)
+	}
+	return strings.Join(other, "; ")
+}
