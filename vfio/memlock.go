@@ -1,0 +1,115 @@
+package vfio
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// initUserNS is the inode of the first user namespace (PROC_USER_INIT_INO).
+const initUserNS = "user:[4026531837]"
+
+// memlock is what decides whether memory may be pinned.
+type memlock struct {
+	limit   uint64 // RLIMIT_MEMLOCK, bytes
+	used    uint64 // bytes that count against it already
+	exempt  bool   // CAP_IPC_LOCK in the first user namespace
+	group   string // control group whose limit is the smallest, "" for none
+	maximum uint64 // that limit, bytes
+}
+
+// CheckMemlock tells before anything is pinned whether need bytes may be: the VM's RAM, and
+// where BARs are mapped for peers, these. The error says what to raise, and how.
+func CheckMemlock(b Backend, need uint64) error {
+	m, err := readMemlock("/proc/self", "/sys/fs/cgroup")
+	if err != nil {
+		return err
+	}
+	return m.check(b, need)
+}
+
+// check implements CheckMemlock. Groups count what the process has locked, iommufd what its
+// user has pinned in all processes, which cannot be read.
+func (m memlock) check(b Backend, need uint64) error {
+	used := m.used
+	if b == IOMMUFD {
+		used = 0
+	}
+	if !m.exempt && m.limit != math.MaxUint64 && (need > m.limit || used > m.limit-need) {
+		whole := (need + used + 1023) / 1024
+		return fmt.Errorf("%s of memory must be pinned for DMA, and %s are allowed to be locked (RLIMIT_MEMLOCK; %s are already): "+
+			"raise the limit with ulimit -l %d, LimitMEMLOCK=%dK in a systemd unit, or a line \"memlock %d\" in /etc/security/limits.conf, "+
+			"or run with CAP_IPC_LOCK", mib(need), mib(m.limit), mib(used), whole, whole, whole)
+	}
+	if m.group != "" && need > m.maximum {
+		return fmt.Errorf("%s of memory must be pinned for DMA, and the control group %s may have %s (memory.max): "+
+			"raise it, or MemoryMax= of its systemd unit", mib(need), m.group, mib(m.maximum))
+	}
+	return nil
+}
+
+func mib(n uint64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
+
+// readMemlock reads the limits of the process whose folder is proc.
+func readMemlock(proc, cgroups string) (memlock, error) {
+	var m memlock
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l); err != nil {
+		return m, fmt.Errorf("read RLIMIT_MEMLOCK: %w", err)
+	}
+	m.limit = l.Cur
+	status, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return m, err
+	}
+	locked, _ := strconv.ParseUint(strings.TrimSuffix(field(status, "VmLck"), " kB"), 10, 64)
+	m.used = locked * 1024
+	effective, _ := strconv.ParseUint(field(status, "CapEff"), 16, 64)
+	// The kernel asks for the capability on the host, not in a container's user namespace.
+	ns, err := os.Readlink(filepath.Join(proc, "ns/user"))
+	m.exempt = effective&(1<<unix.CAP_IPC_LOCK) != 0 && (err != nil || ns == initUserNS)
+	m.group, m.maximum = smallestMax(proc, cgroups)
+	return m, nil
+}
+
+// field returns the value of a line "name: value".
+func field(status []byte, name string) string {
+	for line := range bytes.Lines(status) {
+		if value, ok := bytes.CutPrefix(line, []byte(name+":")); ok {
+			return string(bytes.TrimSpace(value))
+		}
+	}
+	return ""
+}
+
+// smallestMax returns the control group (version 2), of the process's own and those above,
+// with the smallest memory.max.
+func smallestMax(proc, cgroups string) (group string, maximum uint64) {
+	b, err := os.ReadFile(filepath.Join(proc, "cgroup"))
+	if err != nil {
+		return "", 0
+	}
+	own := ""
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			own = filepath.Clean("/" + strings.TrimSpace(path))
+		}
+	}
+	maximum = math.MaxUint64
+	for dir := own; dir != "" && dir != "/"; dir = filepath.Dir(dir) {
+		text, err := os.ReadFile(filepath.Join(cgroups, dir, "memory.max"))
+		if err != nil {
+			continue
+		}
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && n < maximum {
+			group, maximum = dir, n
+		}
+	}
+	return group, maximum
+}

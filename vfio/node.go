@@ -1,0 +1,91 @@
+package vfio
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/feature"
+)
+
+// Node says where a device is.
+type Node struct {
+	Name    string // the kernel's: PCI address with domain, or a mediated device's UUID
+	Group   int    // number of its IOMMU group, -1 if it is in none
+	Cdev    string // its character device, "" if it has none
+	NoIOMMU bool   // the group stands for no IOMMU at all: nothing is translated
+	Token   string // UUID that a VF needs whose PF has a VFIO driver too, or ""
+}
+
+// groupPath returns the file of the node's group.
+func (n Node) groupPath() string {
+	if n.NoIOMMU {
+		return fmt.Sprintf("/dev/vfio/noiommu-%d", n.Group)
+	}
+	return fmt.Sprintf("/dev/vfio/%d", n.Group)
+}
+
+// needGroup returns an error if the node is in no group.
+func (n Node) needGroup() error {
+	if n.Group >= 0 {
+		return nil
+	}
+	return feature.Missing("IOMMU group of "+n.Name,
+		"no IOMMU is in use: switch it on in the firmware's setup (VT-d, AMD-Vi) and boot with intel_iommu=on")
+}
+
+// Lookup finds device in sysfs, mounted at root: a PCI address with or without domain, a
+// mediated device's UUID, or a path that ends in one of them.
+func Lookup(root, device string) (Node, error) {
+	dir, err := locate(root, device)
+	if err != nil {
+		return Node{}, err
+	}
+	n := Node{Name: filepath.Base(dir), Group: -1}
+	if link, err := os.Readlink(filepath.Join(dir, "iommu_group")); err == nil {
+		if n.Group, err = strconv.Atoi(filepath.Base(link)); err != nil {
+			return Node{}, fmt.Errorf("%s: IOMMU group %q is no number", n.Name, link)
+		}
+	}
+	// The group of an mdev with an emulated IOMMU is called vfio-noiommu too: its file tells.
+	_, err = os.Stat(filepath.Join(root, "class/vfio", fmt.Sprintf("noiommu-%d", n.Group)))
+	n.NoIOMMU = n.Group >= 0 && err == nil
+	cdevs, err := filepath.Glob(filepath.Join(dir, "vfio-dev/vfio*"))
+	if err == nil && len(cdevs) > 0 {
+		n.Cdev = "/dev/vfio/devices/" + filepath.Base(cdevs[0])
+	}
+	return n, nil
+}
+
+// locate returns the device's folder in sysfs.
+func locate(root, device string) (string, error) {
+	name := filepath.Base(device)
+	if strings.Contains(device, "/") {
+		if real, err := filepath.EvalSymlinks(device); err == nil {
+			name = filepath.Base(real)
+		}
+	}
+	var dir string
+	switch {
+	case isMatch(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`, name):
+		dir = filepath.Join(root, "bus/pci/devices", name)
+	case isMatch(`^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`, name):
+		dir = filepath.Join(root, "bus/pci/devices", "0000:"+name)
+	case isMatch(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`, name):
+		dir = filepath.Join(root, "bus/mdev/devices", name)
+	default:
+		return "", fmt.Errorf("device %q is neither a PCI address (0000:01:00.0) nor a UUID nor a path to one", device)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("device %s: %w", filepath.Base(dir), err)
+	}
+	return dir, nil
+}
+
+func isMatch(pattern, s string) bool {
+	ok, err := regexp.MatchString(pattern, strings.ToLower(s))
+	return ok && err == nil
+}
