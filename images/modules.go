@@ -36,6 +36,17 @@ func GuestModules() []string {
 	return []string{"virtio_pci", "virtio_console", "virtio_rng", "9pnet_virtio", "9p", "overlay", "virtio_blk", "virtio_net"}
 }
 
+// LabModules returns what a nested host must have beside GuestModules' share of it, built in or as a module, and what it
+// may have: KVM for the processor that the lab emulates, and for passthrough VFIO and the drivers of the lab's devices.
+func LabModules(passthrough bool) (must, may []string) {
+	must = []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm_amd"}
+	if !passthrough {
+		return must, nil
+	}
+	return append(must, "vfio_pci", "vfio_iommu_type1"),
+		[]string{"iommufd", "mdev", "nvme", "e1000e", "virtio_net", "virtio_blk", "tun"}
+}
+
 // ModuleClosure returns the wanted modules and what they depend on, in the order in
 // which they can be loaded. dir is a kernel's lib/modules/RELEASE. What is built into the
 // kernel is left out; what is neither a module nor known to be built in is returned as missing.

@@ -32,6 +32,7 @@ type plan struct {
 	machine  Machine
 	image    *Image
 	key      string
+	agent    string // the hash of the agent that the state must hold, "" for any
 	progress func(format string, args ...any)
 }
 
@@ -85,6 +86,10 @@ func (p *plan) usable(bad string) (*saved, error) {
 		st.Close()
 		return nil, fmt.Errorf("%w: %s can't be resumed", errDamaged, st.dir)
 	}
+	if p.agent != "" && st.meta.Agent != p.agent {
+		st.Close()
+		return nil, fmt.Errorf("the lab's saved state %s was made by another stile", st.dir)
+	}
 	return st, nil
 }
 
@@ -101,6 +106,7 @@ func (p *plan) build(ctx context.Context) (err error) {
 	defer os.RemoveAll(dir) // nothing is left of it once it is published
 	meta := Meta{
 		Key: p.key, Created: time.Now(), QEMU: version.String(), Mem: p.machine.Mem, CPUs: p.machine.CPUs,
+		Topology: p.machine.Topology.Name, Kernel: p.image.Kernel,
 	}
 	stream, err := p.bootAndSave(ctx, dir, &meta)
 	if errors.Is(err, errNoSandbox) {
@@ -132,7 +138,7 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	begin := time.Now()
 	migration := newMigration()
 	args := []string{"-kernel", p.image.Kernel, "-initrd", initramfs, "-append", p.machine.Cmdline}
-	proc, err := p.qemu.start(&p.machine, p.image.backend(ram, true, meta.NoSandbox), args, nil, migration.observe)
+	proc, err := p.start(p.image.backend(ram, true, meta.NoSandbox), args, nil, migration)
 	if err != nil {
 		return nil, err
 	}

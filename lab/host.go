@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,8 +28,17 @@ type Config struct {
 
 	// GuestMem is the memory, in bytes, of the largest guest to run in the nested host; 0: 1 GiB.
 	GuestMem int64
+	// Mem is the nested host's own memory in bytes, whole MiB; 0: what GuestMem needs.
+	Mem int64
 	// CPUs is the number of the nested host's processors; 0: one, which is fastest.
 	CPUs int
+
+	// Topology is what the nested host has of IOMMU and devices; nil: neither.
+	Topology *Topology
+
+	// Current refuses a state that was saved with another agent than Image's. It would do, but each
+	// resume has to give it the agent, which takes half a second.
+	Current bool
 
 	// Progress gets a line for people when something takes long.
 	Progress io.Writer
@@ -50,6 +60,7 @@ type Host struct {
 	proc    *process
 	session *session.Session
 	phases  Phases
+	meta    Meta
 	close   sync.Once
 }
 
@@ -80,7 +91,7 @@ func Resume(ctx context.Context, c *Config) (*Host, error) {
 
 // plan checks the configuration and finds out which state it needs.
 func (c *Config) plan() (*plan, error) {
-	m, err := NewMachine(c.GuestMem, c.CPUs)
+	m, err := c.machine()
 	if err != nil {
 		return nil, err
 	}
@@ -99,22 +110,38 @@ func (c *Config) plan() (*plan, error) {
 		return nil, err
 	}
 	p.key = m.key(p.qemu, identity)
+	if c.Current {
+		if p.agent, err = hashFile(c.Image.Agent); err != nil {
+			return nil, err
+		}
+	}
 	p.store, err = OpenStore(filepath.Join(c.Dir, "lab"))
 	return p, err
+}
+
+// start starts the machine with what stands behind it.
+func (p *plan) start(b backend, extra []string, console io.Writer, m *migration) (*process, error) {
+	media, err := p.machine.Topology.openMedia(p.store.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer media.Close() // QEMU has descriptors of its own
+	b.media = media
+	return p.qemu.start(&p.machine, b, extra, console, m.observe)
 }
 
 // resume resumes st and closes it.
 func (p *plan) resume(ctx context.Context, st *saved, console io.Writer, begin time.Time) (*Host, error) {
 	defer st.Close()
-	h := &Host{}
+	h := &Host{meta: st.meta}
 	lap := func(d *time.Duration) {
 		now := time.Now()
 		*d, begin = now.Sub(begin), now
 	}
 	lap(&h.phases.State)
 	migration := newMigration()
-	proc, err := p.qemu.start(&p.machine, p.image.backend(filepath.Join(st.dir, ramFile), false, st.meta.NoSandbox),
-		[]string{"-incoming", "defer"}, console, migration.observe)
+	proc, err := p.start(p.image.backend(filepath.Join(st.dir, ramFile), false, st.meta.NoSandbox),
+		[]string{"-incoming", "defer"}, console, migration)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +172,9 @@ func (p *plan) connect(ctx context.Context, h *Host, st *saved, migration *migra
 	if err := migration.load(ctx, h.proc, st.stream); err != nil {
 		return err
 	}
+	if err := p.plugIn(ctx, h.proc); err != nil {
+		return err
+	}
 	lap(&h.phases.Load)
 	if err := <-told; err != nil {
 		return err
@@ -154,24 +184,49 @@ func (p *plan) connect(ctx context.Context, h *Host, st *saved, migration *migra
 	}
 	lap(&h.phases.Session)
 	defer lap(&h.phases.Setup)
-	return h.session.Setup(ctx, setup())
+	return h.session.Setup(ctx, p.setup())
+}
+
+// plugIn gives the machine the devices that can't be saved.
+func (p *plan) plugIn(ctx context.Context, proc *process) error {
+	for _, device := range p.machine.Topology.late() {
+		if err := proc.qmp.Execute(ctx, "device_add", device, nil); err != nil {
+			return fmt.Errorf("plug in %v: %w", device["driver"], err)
+		}
+	}
+	return nil
 }
 
 // setup makes the host's files L1's own, copy on write. /tmp is a share of its own because the agent
 // puts an empty one over the root's.
-func setup() *agentproto.Setup {
+func (p *plan) setup() *agentproto.Setup {
 	return &agentproto.Setup{
 		Hostname: "stile-lab",
 		Root:     agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true},
 		Mounts:   []agentproto.Mount{{Kind: agentproto.Mount9P, Source: tmpTag, Target: "/tmp", Overlay: true}},
+		Modules:  p.image.Modules,
+		Program:  Program,
+		PCI:      p.machine.Topology.addresses(),
 	}
 }
 
 // Session is the way to run commands. It is the Host's to close.
 func (h *Host) Session() *session.Session { return h.session }
 
+// Meta describes the state that was resumed.
+func (h *Host) Meta() Meta { return h.meta }
+
 // Phases says where the time of the resume went.
 func (h *Host) Phases() Phases { return h.phases }
+
+// logLines is how many lines of each log Log returns.
+const logLines = 30
+
+// Log returns the last lines of what QEMU and the nested host's kernel have said.
+func (h *Host) Log() []byte {
+	lines := append(h.proc.log.lines(logLines), h.proc.console.lines(logLines)...)
+	return []byte(strings.Join(lines, "\n"))
+}
 
 // Err returns why QEMU has ended, nil while it runs.
 func (h *Host) Err() error {

@@ -11,6 +11,8 @@ import (
 type Image struct {
 	// Kernel is the path of a bzImage with KVM for AMD, 9p, overlay and virtio built in.
 	Kernel string
+	// Modules is the host's folder of the kernel's modules, lib/modules/RELEASE; "" when there is none.
+	Modules string
 	// Agent is the path of the static binary that was, or will be, put in as /init. At each resume
 	// it takes over from the saved one when it is another.
 	Agent string

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -20,6 +21,8 @@ const (
 	MinMem = 2048 * MiB
 	// MaxMem bounds L1's memory, in bytes.
 	MaxMem = 256 << 30
+	// leastMem is what a machine without guests does with, in bytes.
+	leastMem = 1024 * MiB
 	// ownMem is what L1 itself needs beside its guest: kernel, agent, caches and
 	// the files that were written to the overlay.
 	ownMem = 768 * MiB
@@ -27,7 +30,7 @@ const (
 	MaxCPUs = 64
 )
 
-// Machine is L1. It is a plain value; its zero value is not valid, see NewMachine.
+// Machine is L1. It is a plain value; its zero value is not valid.
 //
 // Everything that QEMU is told about the guest-visible machine comes from here, because
 // a state that was saved by one machine must be resumed by the very same: QEMU loads the
@@ -42,6 +45,8 @@ type Machine struct {
 	CPU string
 	// Cmdline is the kernel's command line.
 	Cmdline string
+	// Topology is the IOMMU, and the devices behind it.
+	Topology Topology
 }
 
 // cpuModel is everything that TCG emulates, SVM with nested paging among it, without what makes it slow: five
@@ -59,28 +64,38 @@ var kernelArgs = []string{
 	"tsc=reliable", "nowatchdog",
 	// A check that counts timer interrupts during a busy loop, and panics on a busy host.
 	"no_timer_check",
+	// Timers then fire with L1's own ticks. A guest whose kernel asks for 1,000 interrupts a second, each of
+	// which costs half a millisecond here, gets as many as L1 has ticks, and loses no time by it.
+	"highres=off",
 	"random.trust_cpu=on",
 	// L1's guests have no use for a KVM of their own, and setting one up costs them a second.
 	"kvm_amd.nested=0",
 	"STILE_AGENT=1", "STILE_LAB=1",
 }
 
-// NewMachine returns the machine with room for a guest of guestMem bytes (0: the default) and the number of
-// processors (0: one).
-func NewMachine(guestMem int64, cpus int) (Machine, error) {
-	if guestMem < 0 || guestMem > MaxMem-ownMem {
-		return Machine{}, fmt.Errorf("lab: a guest of %d bytes: at most %d MiB fit", guestMem, (MaxMem-ownMem)/MiB)
+// machine returns the machine that c asks for.
+func (c *Config) machine() (Machine, error) {
+	switch {
+	case c.GuestMem < 0 || c.GuestMem > MaxMem-ownMem:
+		return Machine{}, fmt.Errorf("lab: a guest of %d bytes: at most %d MiB fit", c.GuestMem, (MaxMem-ownMem)/MiB)
+	case c.CPUs < 0 || c.CPUs > MaxCPUs:
+		return Machine{}, fmt.Errorf("lab: %d CPUs: 1 to %d are possible", c.CPUs, MaxCPUs)
+	case c.Mem != 0 && (c.Mem < leastMem || c.Mem > MaxMem || c.Mem%MiB != 0):
+		return Machine{}, fmt.Errorf("lab: a memory of %d bytes: must be whole MiB, %d to %d", c.Mem, leastMem/MiB, MaxMem/MiB)
 	}
-	if cpus < 0 || cpus > MaxCPUs {
-		return Machine{}, fmt.Errorf("lab: %d CPUs: 1 to %d are possible", cpus, MaxCPUs)
+	m := Machine{Mem: c.Mem, CPUs: max(c.CPUs, 1), CPU: cpuModel}
+	if c.Topology != nil {
+		m.Topology = *c.Topology
 	}
-	mem := memFor(guestMem)
-	return Machine{
-		Mem:     mem,
-		CPUs:    max(cpus, 1),
-		CPU:     cpuModel,
-		Cmdline: fmt.Sprintf("%s hugepages=%d", strings.Join(kernelArgs, " "), (mem-ownMem)/hugePage),
-	}, nil
+	if err := m.Topology.Validate(); err != nil {
+		return Machine{}, err
+	}
+	if m.Mem == 0 {
+		m.Mem = memFor(c.GuestMem)
+	}
+	words := append(slices.Clone(kernelArgs), m.Topology.cmdline()...)
+	m.Cmdline = fmt.Sprintf("%s hugepages=%d", strings.Join(words, " "), (m.Mem-ownMem)/hugePage)
+	return m, nil
 }
 
 // hugePage is what the memory for guests is set aside in, in bytes. The kernel has no
@@ -106,9 +121,9 @@ const (
 
 // frontend returns the arguments for what the guest sees. They are part of the state's key.
 func (m *Machine) frontend() []string {
-	return []string{
+	args := []string{
 		"-nodefaults", "-no-user-config", "-nic", "none", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=tcg,memory-backend=" + ramID,
+		"-machine", "q35,accel=tcg,memory-backend=" + ramID + m.Topology.machine(),
 		"-cpu", m.CPU,
 		"-smp", fmt.Sprint(m.CPUs),
 		"-m", fmt.Sprintf("%dM", m.Mem/MiB),
@@ -118,6 +133,7 @@ func (m *Machine) frontend() []string {
 		"-device", "virtio-9p-pci,addr=0x5,disable-legacy=on,fsdev=" + rootTag + ",mount_tag=" + rootTag,
 		"-device", "virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=" + tmpTag + ",mount_tag=" + tmpTag,
 	}
+	return append(args, m.Topology.frontend()...)
 }
 
 // backend says what stands behind the machine in one run.
@@ -127,6 +143,7 @@ type backend struct {
 	root   string // folder that L1 sees as the host's root
 	tmp    string // folder that L1 sees as the host's /tmp
 	bare   bool   // without QEMU's sandbox, which its build lacks
+	media  media  // behind the devices
 
 	// Inherited descriptors, each one end of a socket pair.
 	qmp, agent, console int
@@ -151,6 +168,7 @@ func (m *Machine) args(b *backend) []string {
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentID, b.agent),
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", consoleID, b.console),
 	)
+	args = append(args, b.media.args...)
 	return append(args, m.frontend()...)
 }
 

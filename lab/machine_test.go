@@ -10,7 +10,7 @@ import (
 
 func machine(t *testing.T) Machine {
 	t.Helper()
-	m, err := NewMachine(0, 0)
+	m, err := (&Config{}).machine()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,12 +52,13 @@ func TestKeyTellsMachinesApart(t *testing.T) {
 	}
 	seen := map[string]string{base: "base"}
 	for name, key := range map[string]string{
-		"qemu":    m.key(&QEMU{Identity: "other"}, "kernel"),
-		"kernel":  m.key(q, "other"),
-		"mem":     changed(m, func(m *Machine) { m.Mem *= 2 }).key(q, "kernel"),
-		"cpus":    changed(m, func(m *Machine) { m.CPUs++ }).key(q, "kernel"),
-		"cpu":     changed(m, func(m *Machine) { m.CPU = "max" }).key(q, "kernel"),
-		"cmdline": changed(m, func(m *Machine) { m.Cmdline += " x" }).key(q, "kernel"),
+		"qemu":     m.key(&QEMU{Identity: "other"}, "kernel"),
+		"kernel":   m.key(q, "other"),
+		"mem":      changed(m, func(m *Machine) { m.Mem *= 2 }).key(q, "kernel"),
+		"cpus":     changed(m, func(m *Machine) { m.CPUs++ }).key(q, "kernel"),
+		"cpu":      changed(m, func(m *Machine) { m.CPU = "max" }).key(q, "kernel"),
+		"topology": changed(m, func(m *Machine) { m.Topology = Topologies()[1] }).key(q, "kernel"),
+		"cmdline":  changed(m, func(m *Machine) { m.Cmdline += " x" }).key(q, "kernel"),
 	} {
 		if other, ok := seen[key]; ok {
 			t.Errorf("%s and %s have the key %s", name, other, key)
@@ -75,17 +76,24 @@ func TestMachineSizes(t *testing.T) {
 	for _, tt := range []struct{ guest, want int64 }{
 		{0, 2048}, {512, 2048}, {1280, 2048}, {1281, 4096}, {3328, 4096}, {3329, 8192}, {16384, 32768},
 	} {
-		m, err := NewMachine(tt.guest*MiB, 0)
+		m, err := (&Config{GuestMem: tt.guest * MiB}).machine()
 		if err != nil || m.Mem != tt.want*MiB {
 			t.Errorf("a guest of %d MiB: %d MiB, %v; want %d", tt.guest, m.Mem/MiB, err, tt.want)
 		}
 	}
-	for _, bad := range []struct {
-		mem  int64
-		cpus int
-	}{{-1, 1}, {MaxMem, 1}, {1 << 62, 1}, {0, -1}, {0, MaxCPUs + 1}} {
-		if m, err := NewMachine(bad.mem, bad.cpus); err == nil {
-			t.Errorf("NewMachine(%d, %d) = %+v, want an error", bad.mem, bad.cpus, m)
+	for name, bad := range map[string]Config{
+		"negative":       {GuestMem: -1},
+		"too much":       {GuestMem: MaxMem},
+		"overflow":       {GuestMem: 1 << 62},
+		"negative CPUs":  {CPUs: -1},
+		"too many CPUs":  {CPUs: MaxCPUs + 1},
+		"little memory":  {Mem: leastMem - MiB},
+		"half a MiB":     {Mem: leastMem + MiB/2},
+		"much memory":    {Mem: MaxMem + MiB},
+		"a bad topology": {Topology: &Topology{InterruptRemapping: true}},
+	} {
+		if m, err := bad.machine(); err == nil {
+			t.Errorf("%s: %+v, want an error", name, m)
 		}
 	}
 }

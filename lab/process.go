@@ -49,6 +49,7 @@ const (
 	qmpFD = 3 + iota
 	agentFD
 	consoleFD
+	firstMediaFD
 )
 
 // start runs QEMU. console, if not nil, gets a copy of L1's console;
@@ -76,7 +77,7 @@ func (q *QEMU) start(m *Machine, b backend, extra []string, console io.Writer, o
 	p.cmd = exec.Command(q.Path, append(m.args(&b), extra...)...)
 	p.cmd.Dir = "/"
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.ExtraFiles = theirs
+	p.cmd.ExtraFiles = append(theirs[:len(theirs):len(theirs)], b.media.files...)
 	p.cmd.WaitDelay = drainTime
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:   true, // a terminal's signals are for us

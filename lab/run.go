@@ -14,6 +14,9 @@ import (
 // It is in memory there.
 const Self = "/proc/1/exe"
 
+// Program is a path, in the nested host, of the same binary under the name of the command.
+const Program = "/run/stile/bin/stile"
+
 // Status says how a command ended.
 type Status = session.Status
 

@@ -43,6 +43,8 @@ type Meta struct {
 	Mem      int64   `json:"mem"` // bytes
 	CPUs     int     `json:"cpus"`
 	BootTime float64 `json:"boot_seconds"`
+	Topology string  `json:"topology"`
+	Kernel   string  `json:"kernel"` // path
 
 	// NoSandbox says that this QEMU was built without its sandbox.
 	NoSandbox bool `json:"no_sandbox,omitempty"`

@@ -20,7 +20,7 @@ const (
 	tempPrefix = "tmp-"
 	lockName   = "lock"
 	// keepStates is how many states are left after one was built; a state has 100 to 250 MB.
-	keepStates = 4
+	keepStates = 12
 )
 
 // Store is the folder of saved states.
@@ -110,6 +110,29 @@ func (s *Store) Prune(ctx context.Context, keep int) (freed int64, err error) {
 	}
 	defer lock.Close()
 	return s.prune(keep, "")
+}
+
+// Remove removes the state key, unless a run is just starting from it.
+func (s *Store) Remove(ctx context.Context, key string) error {
+	lock, err := s.lock(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	states, err := s.List()
+	if err != nil {
+		return err
+	}
+	for _, state := range states {
+		switch {
+		case state.Key != key:
+		case state.InUse:
+			return fmt.Errorf("the lab's state %s is in use", key)
+		default:
+			return s.remove(key)
+		}
+	}
+	return fmt.Errorf("the lab has no state %q", key)
 }
 
 // prune is Prune with the lock held; the state key stays in any case.

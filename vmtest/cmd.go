@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"syscall"
 
 	"github.com/stile-vmm/stile/internal/session"
@@ -47,7 +48,7 @@ func (c *Cmd) Start() error {
 		return errors.New("vmtest: command already started")
 	}
 	p, err := c.vm.session.Start(c.ctx, &session.Cmd{
-		Args: c.Args, Env: c.Env, Dir: c.Dir, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
+		Args: c.Args, Env: append(slices.Clone(c.vm.env), c.Env...), Dir: c.Dir, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
 	})
 	if err != nil {
 		return err

@@ -59,7 +59,8 @@ func (c Config) spec() guest.Spec {
 // concurrently.
 type VM struct {
 	session *session.Session
-	dir     string
+	dir     string   // where commands run
+	env     []string // what they get beside the VM's own environment
 	log     func() []byte
 	close   func() error
 	once    sync.Once
@@ -94,6 +95,12 @@ func Start(t testing.TB, c Config) *VM {
 	if c.Root == "" || c.Root == guest.RootHost {
 		vm.dir = workDir(t)
 	}
+	vm.endWith(t)
+	return vm
+}
+
+// endWith closes the VM when the test ends, and logs its kernel's last words if the test failed.
+func (vm *VM) endWith(t testing.TB) {
 	t.Cleanup(func() {
 		if log := vm.log(); t.Failed() && len(log) > 0 {
 			t.Logf("the kernel log's end:\n%s", log)
@@ -102,7 +109,6 @@ func Start(t testing.TB, c Config) *VM {
 			t.Errorf("vmtest: close: %v", err)
 		}
 	})
-	return vm
 }
 
 func workDir(t testing.TB) string {
@@ -136,7 +142,7 @@ func startInLab(t testing.TB, spec guest.Spec) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	host, err := guest.ResumeLab(ctx, spec, os.Stderr)
+	host, err := guest.ResumeLab(ctx, spec, guest.LabSpec{}, os.Stderr)
 	var lacks *guest.NoQEMUError
 	if errors.As(err, &lacks) {
 		testenv.Missing(t, "lab", err.Error())

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/lab"
 )
@@ -36,7 +35,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	if err != nil {
 		return failed(err)
 	}
-	host, err := guest.ResumeLab(s.boot(), spec, os.Stderr)
+	host, err := guest.ResumeLab(s.boot(), spec, f.lab, os.Stderr)
 	if err != nil {
 		return failed(err)
 	}
@@ -48,16 +47,11 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	args, reportPath, logPath := f.labArgs(spec)
 	toCommand := make(signalChannel, 4)
 	o := lab.Options{Args: args, Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
-	if f.wantsTerminal() {
-		t, err := rawTerminal(os.Stdin)
-		if err != nil {
-			return failed(err)
-		}
-		defer t.restore()
-		size, sizes := t.size(), make(chan agentproto.Winsize, 1)
-		o.TTY, o.Sizes = &size, sizes
-		defer t.watchSize(func(w agentproto.Winsize) { sizes <- w })()
+	restore, err := attachTerminal(&o, f.wantsTerminal())
+	if err != nil {
+		return failed(err)
 	}
+	defer restore()
 	defer s.forward(toCommand)()
 	status, err := host.Run(s.boot(), &o)
 	if err != nil {

@@ -22,6 +22,7 @@ type runFlags struct {
 	spec       guest.Spec
 	memory     sizeFlag
 	on         string
+	lab        guest.LabSpec
 	env        []string
 	dir        string
 	tty        bool
@@ -86,6 +87,8 @@ func newRunCommand() *cobra.Command {
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
 	fs.StringVar(&f.on, "on", "auto", "where to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
+	fs.StringVar(&f.lab.Topology, "topology", "", "the lab's devices: a topology's name or file, see stile lab (default: none)")
+	fs.StringVar(&f.lab.Kernel, "lab-kernel", "", "the lab's kernel, see stile lab")
 	fs.BoolVarP(&f.spec.Verbose, "verbose", "v", false, "show the kernel's messages on stderr")
 	return c
 }

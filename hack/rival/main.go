@@ -49,7 +49,7 @@ func run(lkvm string) error {
 		return err
 	}
 	start := time.Now()
-	host, err := guest.ResumeLab(ctx, guest.Spec{}, os.Stderr)
+	host, err := guest.ResumeLab(ctx, guest.Spec{}, guest.LabSpec{}, os.Stderr)
 	if err != nil {
 		return err
 	}

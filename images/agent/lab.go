@@ -23,6 +23,9 @@ func stage0(p *port) error {
 	if err != nil {
 		return fmt.Errorf("stage 0: %w", err)
 	}
+	if err := savePCI("/", savedPCI); err != nil {
+		return fmt.Errorf("stage 0: %w", err)
+	}
 	run, err := receive(p, self, stage0Binary)
 	if err != nil {
 		return fmt.Errorf("stage 0: %w", err)

@@ -29,6 +29,9 @@ func (g *guest) setup(s *agentproto.Setup) error {
 			return fmt.Errorf("set the host name: %w", err)
 		}
 	}
+	if err := setupPCI(s); err != nil {
+		return err
+	}
 	if s.Root.Kind != agentproto.MountNone {
 		if err := mountAt(&s.Root, layers+"/root", layers+"/0"); err != nil {
 			return fmt.Errorf("mount the root: %w", err)
@@ -45,6 +48,21 @@ func (g *guest) setup(s *agentproto.Setup) error {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
 		g.mounted = append(g.mounted, m.Target)
+	}
+	if s.Modules != "" {
+		var uts unix.Utsname
+		if err := unix.Uname(&uts); err != nil {
+			return err
+		}
+		if err := linkModules(s.Modules, unix.ByteSliceToString(uts.Release[:])); err != nil {
+			return fmt.Errorf("link the kernel's modules: %w", err)
+		}
+	}
+	if s.Program != "" {
+		os.MkdirAll(filepath.Dir(s.Program), 0o755)
+		if err := os.Symlink("/proc/1/exe", s.Program); err != nil {
+			return fmt.Errorf("link the agent: %w", err)
+		}
 	}
 	if s.Resolv != "" {
 		// Best effort: a read-only root has its own idea of name servers.

@@ -71,8 +71,13 @@ type Setup struct {
 	Env []string `json:"env,omitempty"`
 	// Resolv replaces /etc/resolv.conf when not empty and the root can be written.
 	Resolv string `json:"resolv,omitempty"`
-	// Modules are loaded before anything is mounted, in order: paths in the initramfs.
-	Modules []string `json:"modules,omitempty"`
+	// Modules is the folder of the running kernel's modules, in the new root. It is linked to
+	// /lib/modules/RELEASE unless that is there.
+	Modules string `json:"modules,omitempty"`
+	// Program is a path in the new root that becomes a link to the agent's own binary.
+	Program string `json:"program,omitempty"`
+	// PCI are the addresses of functions that must be there before anything is mounted.
+	PCI []string `json:"pci,omitempty"`
 }
 
 // MountKind says where a Mount's files come from.
@@ -110,7 +115,12 @@ type Mount struct {
 }
 
 func (s *Setup) validate() error {
-	errs := []error{checkText("hostname", s.Hostname), checkEnv(s.Env), s.Root.check("root")}
+	errs := []error{checkText("hostname", s.Hostname), checkEnv(s.Env), s.Root.check("root"), checkText("modules", s.Modules), checkText("program", s.Program)}
+	for _, bdf := range s.PCI {
+		if bdf == "" || strings.ContainsAny(bdf, "/\x00") {
+			errs = append(errs, fmt.Errorf("PCI address %q is none", bdf))
+		}
+	}
 	for _, m := range s.Mounts {
 		if m.Kind == MountNone {
 			errs = append(errs, fmt.Errorf("mount %q has no kind", m.Target))

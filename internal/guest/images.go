@@ -4,14 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"path"
 	"strings"
 
 	"github.com/stile-vmm/stile/images"
-	"github.com/stile-vmm/stile/images/agent"
-	"github.com/stile-vmm/stile/lab"
 )
 
 // envImages carries Images, as JSON, to a process in the nested host.
@@ -84,38 +80,4 @@ func (s Spec) modules() string {
 		return s.Modules
 	}
 	return images.ModulesFor(s.Kernel)
-}
-
-// preloadedKernel is the default kernel's name, unpacked, in the nested host's memory:
-// reading its 56 MB from outside takes half a second each time.
-const preloadedKernel = "kernel"
-
-// labImage returns what the nested host boots, and this program's path in it.
-func labImage(ctx context.Context, cache *images.Cache) (*lab.Image, string, error) {
-	bzImage, err := cache.DefaultKernel(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	unpacked, err := cache.Unpacked(ctx, bzImage, images.Unpack{Child: true})
-	if err != nil {
-		return nil, "", err
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return nil, "", err
-	}
-	a, err := cache.Agent(ctx, images.AgentOptions{Self: true})
-	if err != nil {
-		return nil, "", err
-	}
-	self := program
-	if strings.HasPrefix(a.Path, "/proc/self/") {
-		a.Path, self = program, lab.Self // in memory there already
-	}
-	contents := &images.Initramfs{
-		Agent: a,
-		Files: []images.File{{Name: path.Join(agent.Preload, preloadedKernel), Mode: 0o644, Source: unpacked}},
-	}
-	write := func(w io.Writer) error { return contents.Write(w) }
-	return &lab.Image{Kernel: bzImage, Agent: a.Path, Initramfs: write, ID: unpacked}, self, nil
 }

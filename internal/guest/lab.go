@@ -22,10 +22,9 @@ type LabHost struct {
 	images Images
 }
 
-// ResumeLab resumes the nested host, with room for a guest of s, and makes the images of
-// s outside, where they are kept: the nested host forgets everything. progress gets a
-// line when something takes long. The caller closes the host.
-func ResumeLab(ctx context.Context, s Spec, progress io.Writer) (*LabHost, error) {
+// ResumeLab is OpenLab with room for a guest of s, and with the images of s made outside, where they
+// are kept: the nested host forgets everything.
+func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*LabHost, error) {
 	s = s.withDefaults()
 	cache, err := images.Open("")
 	if err != nil {
@@ -35,18 +34,15 @@ func ResumeLab(ctx context.Context, s Spec, progress io.Writer) (*LabHost, error
 	if err != nil {
 		return nil, err
 	}
-	image, self, err := labImage(ctx, cache)
-	if err != nil {
-		return nil, err
-	}
 	if s.Kernel == "" {
 		made.Kernel = path.Join(agent.Preloaded, preloadedKernel)
 	}
-	host, err := lab.Resume(ctx, &lab.Config{Dir: cache.Dir(), Image: image, GuestMem: int64(s.Memory), Progress: progress})
+	host, err := openLab(ctx, cache, l, s.Memory, progress)
 	if err != nil {
 		return nil, err
 	}
-	return &LabHost{host, self, made}, nil
+	host.images = made
+	return host, nil
 }
 
 // Run runs this program in the nested host with o.Args as its arguments and o.Env beside
@@ -58,8 +54,15 @@ func (h *LabHost) Run(ctx context.Context, o *lab.Options) (lab.Status, error) {
 	}
 	nested := *o
 	nested.Args = append([]string{h.self}, o.Args...)
-	nested.Env = append(nestedEnv(), EnvNested+"=1", envImages+"="+string(made))
-	nested.Env = append(nested.Env, o.Env...)
+	nested.Env = append([]string{envImages + "=" + string(made)}, o.Env...)
+	return h.Exec(ctx, &nested)
+}
+
+// Exec runs any command in the nested host, with o.Env beside this process's environment. stile is in
+// its PATH.
+func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) {
+	nested := *o
+	nested.Env = append(h.Env(), o.Env...)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	go func() { end(h.watch(ctx)) }()
@@ -102,12 +105,16 @@ func (h *LabHost) watch(ctx context.Context) error {
 	}
 }
 
-// nestedEnv is this process's environment, but for what names places that the nested
-// host can't write.
-func nestedEnv() []string {
-	var env []string
+// Env is the environment for commands in the nested host: this process's, but for what names places that can't
+// be written there, and with stile in the PATH.
+func (h *LabHost) Env() []string {
+	env := []string{EnvNested + "=1"}
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, images.EnvCache+"=") && !strings.HasPrefix(e, "TMPDIR=") {
+		switch {
+		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, "TMPDIR="):
+		case strings.HasPrefix(e, "PATH="):
+			env = append(env, "PATH="+path.Dir(lab.Program)+":"+strings.TrimPrefix(e, "PATH="))
+		default:
 			env = append(env, e)
 		}
 	}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/session"
+	"github.com/stile-vmm/stile/lab"
+)
+
+func newLabRunCommand() *cobra.Command {
+	f, tty := &labFlags{}, false
+	c := &cobra.Command{
+		Use:   "run [flags] [--] COMMAND [ARG]...",
+		Short: "Run a command in the nested host",
+		Long: `Resume the nested host and run a command in it, as root, in the current directory, with
+its own stdin, stdout and stderr. Exit status: the command's own, 128+n if signal n
+killed it, 126 or 127 if it could not be started, 125 if the lab failed.`,
+		Example: `  stile lab run -- ls /sys/kernel/iommu_groups
+  tar c . | stile lab run -- tar t`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return f.run(args, tty) },
+	}
+	c.Flags().SetInterspersed(false) // the command's own flags are not ours
+	f.add(c.Flags())
+	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
+	return c
+}
+
+func newLabShellCommand() *cobra.Command {
+	f := &labFlags{}
+	c := &cobra.Command{
+		Use:   "shell",
+		Short: "Run a shell in the nested host",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return f.run([]string{shell(guest.RootHost)}, isTerminal(os.Stdin))
+		},
+	}
+	f.add(c.Flags())
+	return c
+}
+
+func newLabDevicesCommand() *cobra.Command {
+	f, asJSON := &labFlags{}, false
+	c := &cobra.Command{
+		Use:   "devices [BDF]",
+		Short: "Show the nested host's PCI functions and IOMMU groups",
+		Long:  `Run "stile devices" in the nested host.`,
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			args = append([]string{lab.Program, "devices"}, args...)
+			if asJSON {
+				args = append(args, "--json")
+			}
+			return f.run(args, false)
+		},
+	}
+	f.add(c.Flags())
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// run runs a command in the nested host and returns its exit status as an error.
+func (f *labFlags) run(args []string, tty bool) error {
+	s := watchSignals()
+	defer s.stop()
+	host, done, err := f.open(s)
+	if err != nil {
+		return err
+	}
+	defer done()
+	defer host.Close()
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	o := &lab.Options{Args: args, Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	restore, err := attachTerminal(o, tty)
+	if err != nil {
+		return err
+	}
+	defer restore()
+	toCommand := make(signalChannel, 4)
+	o.Signals = toCommand
+	defer s.forward(toCommand)()
+	status, err := host.Exec(s.boot(), o)
+	switch {
+	case s.status() != 0:
+		return exitError{s.status()}
+	case err != nil:
+		return startStatus(err)
+	case status.ExitCode() != 0:
+		return exitError{status.ExitCode()}
+	}
+	return nil
+}
+
+// startStatus turns a command that could not be started into its exit status.
+func startStatus(err error) error {
+	var start *session.StartError
+	if !errors.As(err, &start) {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "stile:", err)
+	return exitError{start.ExitCode()}
+}
+
+// attachTerminal gives the command this process's terminal, in raw mode until the returned function is called.
+func attachTerminal(o *lab.Options, wanted bool) (restore func(), err error) {
+	if !wanted {
+		return func() {}, nil
+	}
+	t, err := rawTerminal(os.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	size, sizes := t.size(), make(chan agentproto.Winsize, 1)
+	o.TTY, o.Sizes = &size, sizes
+	unwatch := t.watchSize(func(w agentproto.Winsize) { sizes <- w })
+	return func() { unwatch(); t.restore() }, nil
+}

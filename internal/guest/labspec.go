@@ -1,0 +1,131 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/images/distro"
+	"github.com/stile-vmm/stile/lab"
+)
+
+// LabSpec says which nested host is wanted. The zero value is one for plain VMs.
+type LabSpec struct {
+	// Topology is the name of a shipped one or the path of a file; "" is one without devices.
+	Topology string
+	// Kernel is what the nested host boots; see labKernel.
+	Kernel string
+	// Modules is the lib/modules/RELEASE folder of a Kernel that is a path; "" looks beside it.
+	Modules string
+	// CPUs is the number of its processors; 0: one, which is fastest.
+	CPUs int
+	// Mem is its memory in bytes; 0: what its guest needs.
+	Mem uint64
+	// Current builds the state anew if another stile has made it.
+	Current bool
+	// Console gets a copy of its kernel's console.
+	Console io.Writer
+}
+
+// OpenLab resumes the nested host that l asks for, and builds it first where that was not done yet. The
+// caller closes it. progress gets a line when something takes long.
+func OpenLab(ctx context.Context, l LabSpec, progress io.Writer) (*LabHost, error) {
+	cache, err := images.Open("")
+	if err != nil {
+		return nil, err
+	}
+	return openLab(ctx, cache, l, 0, progress)
+}
+
+// openLab has room for a guest of guestMem bytes.
+func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint64, progress io.Writer) (*LabHost, error) {
+	topology, err := lab.FindTopology(l.Topology)
+	if err != nil {
+		return nil, err
+	}
+	image, self, err := labImage(ctx, cache, l, topology, progress)
+	if err != nil {
+		return nil, err
+	}
+	host, err := lab.Resume(ctx, &lab.Config{
+		Dir: cache.Dir(), Image: image, Topology: topology, GuestMem: int64(guestMem), Mem: int64(l.Mem), CPUs: l.CPUs, Current: l.Current,
+		Progress: progress, Console: l.Console,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &LabHost{Host: host, self: self}, nil
+}
+
+// preloadedKernel is the default kernel's name, unpacked, in the nested host's memory:
+// reading its 56 MB from outside takes half a second each time.
+const preloadedKernel = "kernel"
+
+// labImage returns what the nested host boots, and this program's path in it.
+func labImage(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topology, progress io.Writer) (*lab.Image, string, error) {
+	kernel, err := labKernel(ctx, cache, l, t, progress)
+	if err != nil {
+		return nil, "", err
+	}
+	modules, err := labModules(kernel, t)
+	if err != nil {
+		return nil, "", err
+	}
+	bzImage, err := cache.DefaultKernel(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	unpacked, err := cache.Unpacked(ctx, bzImage, images.Unpack{Child: true})
+	if err != nil {
+		return nil, "", err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	a, err := cache.Agent(ctx, images.AgentOptions{Self: true})
+	if err != nil {
+		return nil, "", err
+	}
+	self := program
+	if strings.HasPrefix(a.Path, "/proc/self/") {
+		a.Path, self = program, lab.Self // in memory there already
+	}
+	contents := &images.Initramfs{
+		Agent:   a,
+		Modules: modules,
+		Files:   []images.File{{Name: path.Join(agent.Preload, preloadedKernel), Mode: 0o644, Source: unpacked}},
+	}
+	id := []string{unpacked, kernel.Modules}
+	for _, m := range modules {
+		id = append(id, m.Name)
+	}
+	return &lab.Image{
+		Kernel: kernel.Image, Modules: kernel.Modules, Agent: a.Path, ID: strings.Join(id, " "),
+		Initramfs: func(w io.Writer) error { return contents.Write(w) },
+	}, self, nil
+}
+
+// labModules returns what the nested host loads when it boots.
+func labModules(k *distro.Kernel, t *lab.Topology) ([]images.Module, error) {
+	if k.Modules == "" {
+		return nil, nil // all is built in
+	}
+	must, may := images.LabModules(!t.Plain())
+	modules, lacking, err := images.ModuleClosure(k.Modules, must)
+	if err != nil {
+		return nil, err
+	}
+	if len(lacking) > 0 {
+		return nil, fmt.Errorf("the lab can't use %s: it has no %s, neither built in nor as a module in %s", k.Image, strings.Join(lacking, ", "), k.Modules)
+	}
+	if modules, _, err = images.ModuleClosure(k.Modules, append(must, may...)); err != nil {
+		return nil, err
+	}
+	return modules, nil
+}
