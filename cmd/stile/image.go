@@ -28,9 +28,9 @@ func newImageCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "image",
 		Short: "Show and remove what stile keeps in its cache",
-		Long: `stile keeps unpacked kernels, initramfs, userlands and the lab's saved states in a
-cache: $STILE_CACHE, or stile in the user's cache folder ($XDG_CACHE_HOME, ~/.cache).
-All of it is made again when it is missing.`,
+		Long: `stile keeps unpacked kernels, kernels from packages or built here with their sources,
+initramfs, userlands and the lab's saved states in a cache: $STILE_CACHE, or stile in
+the user's cache folder ($XDG_CACHE_HOME, ~/.cache). All of it is made again when it is missing.`,
 	}
 	c.AddCommand(newImageListCommand(), newImagePruneCommand())
 	return c

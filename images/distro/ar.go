@@ -95,12 +95,12 @@ func walkDeb(r io.Reader, visit func(*tar.Header, io.Reader) error) error {
 		return err
 	}
 	if !strings.HasPrefix(string(version), debVersion) {
-		return fmt.Errorf("Debian package of the unknown format %q", version)
+		return fmt.Errorf("package of the unknown format %q", version)
 	}
 	for {
 		name, err := a.next()
 		if err == io.EOF {
-			return fmt.Errorf("Debian package without %s", debFiles)
+			return fmt.Errorf("package without %s", debFiles)
 		}
 		if err != nil {
 			return err

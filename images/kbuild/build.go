@@ -147,7 +147,7 @@ func (b *build) run(source *distro.Source) error {
 		return err
 	}
 	start := time.Now()
-	b.progress("build: about 2500 files")
+	b.progress("build: about 2000 files")
 	if err := b.make("-j"+strconv.Itoa(b.jobs), "bzImage", "modules"); err != nil {
 		return err
 	}
