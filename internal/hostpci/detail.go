@@ -22,13 +22,14 @@ type Detail struct {
 	HeaderType    int   `json:"header_type"`
 	Multifunction bool  `json:"multifunction"`
 	BARs          []BAR `json:"bars"`
-	// ResetMethods are in the order in which the kernel tries them.
+	// Resettable tells that the kernel can reset the function alone.
+	Resettable bool `json:"resettable"`
+	// ResetMethods are in the order in which the kernel tries them. Kernels before 5.15
+	// do not tell them.
 	ResetMethods []string `json:"reset_methods"`
-	// ResetMethodsKnown is false for kernels before 5.15, which do not tell.
-	ResetMethodsKnown bool     `json:"reset_methods_known"`
-	Upstream          *BDF     `json:"upstream,omitempty"`
-	Uses              []Use    `json:"uses"`
-	Problems          []string `json:"problems,omitempty"`
+	Upstream     *BDF     `json:"upstream,omitempty"`
+	Uses         []Use    `json:"uses"`
+	Problems     []string `json:"problems,omitempty"`
 }
 
 func (d *Detail) problem(what string, err error) {
@@ -63,9 +64,10 @@ func (h *Host) Detail(s *Snapshot, f *Function) *Detail {
 	d.problem("driver_override", err)
 	d.readBARs(h, dir)
 	if text, err = h.tree.text(dir + "/reset_method"); err == nil {
-		d.ResetMethods, d.ResetMethodsKnown = append(d.ResetMethods, strings.Fields(text)...), true
+		d.ResetMethods = append(d.ResetMethods, strings.Fields(text)...)
 	}
 	d.problem("reset_method", err)
+	d.Resettable = len(d.ResetMethods) > 0 || h.tree.exists(dir+"/reset")
 	c, err := h.config(f.Address)
 	d.problem("config", err)
 	if c.alive() {

@@ -132,7 +132,7 @@ func (h *Host) member(s *Snapshot, dir, name string) Member {
 	m := Member{Name: name}
 	if b, ok := parseBDF(name); ok {
 		m.Function = &b
-		m.Status = vanished
+		m.Status = StatusGone
 		if f := s.Function(b); f != nil {
 			m.Status = f.Status
 		}
@@ -142,13 +142,13 @@ func (h *Host) member(s *Snapshot, dir, name string) Member {
 	m.Mediated = isUUID(name)
 	switch {
 	case m.Driver == "":
-		m.Status = noDriver
+		m.Status = StatusNoDriver
 	case m.Mediated:
-		m.Status = mediatedDevice
+		m.Status = StatusMediated
 	case strings.HasPrefix(m.Driver, "vfio-"):
-		m.Status = onVFIO
+		m.Status = StatusVFIO
 	default:
-		m.Status = hostDriver
+		m.Status = StatusHostDriver
 	}
 	return m
 }
@@ -166,4 +166,23 @@ func compareMembers(a, b string) int {
 		return 1
 	}
 	return strings.Compare(a, b)
+}
+
+// Endpoints returns the members of a group that can be bound: its PCI functions without
+// bridges and without those that donate the group to a mediated device.
+func (s *Snapshot) Endpoints(id int) ([]BDF, error) {
+	g := s.Group(id)
+	if g == nil {
+		return nil, fmt.Errorf("no IOMMU group %d on this host; see stile devices", id)
+	}
+	var list []BDF
+	for _, b := range g.Functions() {
+		if f := s.Function(b); f != nil && !f.Bridge && f.Status != StatusDonates {
+			list = append(list, b)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("IOMMU group %d has no function that can be bound", id)
+	}
+	return list, nil
 }

@@ -95,7 +95,7 @@ func (h *Host) scanHolders(s *Snapshot) {
 	}
 	for _, f := range s.Functions {
 		note(f.Group, f.VFIODevice)
-		if f.Status == onVFIO && f.Group != nil && s.Group(*f.Group) != nil {
+		if f.Status == StatusVFIO && f.Group != nil && s.Group(*f.Group) != nil {
 			g := s.Group(*f.Group) // a kernel without vfio-dev folders
 			nodes[g.Node()] = g
 		}

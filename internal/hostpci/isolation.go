@@ -30,7 +30,7 @@ const (
 
 	whyAbsent  = "it has no ACS (access control)"
 	whyOff     = "its ACS (access control) is not all switched on"
-	whyUnknown = "its ACS (access control) can't be read; root can"
+	whyUnknown = "its ACS (access control) can't be read (that takes root, and a device that is awake)"
 	whyAbove   = "its own ACS is on, so the gap is between it and the root"
 )
 
@@ -153,7 +153,7 @@ func (e *explainer) slot(functions []BDF) {
 	case ACSOff:
 		e.say(textSlot, joinBDFs(functions), "their ACS (access control) is not all switched on")
 	default:
-		e.say(textSlot, joinBDFs(functions), "their ACS (access control) can't be read; root can")
+		e.say(textSlot, joinBDFs(functions), "their ACS (access control) can't be read (that takes root, and a device that is awake)")
 	}
 }
 

@@ -110,7 +110,7 @@ func (h *Host) planFunction(s *Snapshot, j *journal, b BDF, o BindOptions) (Step
 		return Step{}, fmt.Errorf("%v was bound by a stile that still runs (process %d); end that first", b, e.Owner.PID)
 	}
 	step := Step{Address: b, From: f.Driver, To: o.target(), Writes: []Write{}}
-	if f.Driver == step.To || o.Driver == "" && f.Status == onVFIO {
+	if f.Driver == step.To || o.Driver == "" && f.Status == StatusVFIO {
 		step.To = f.Driver
 		return step, nil
 	}
@@ -162,7 +162,7 @@ func (h *Host) free(s *Snapshot, f *Function, force bool) error {
 // function: those that have its VFIO group open, or that of a mediated device made of it.
 func heldError(s *Snapshot, f *Function) error {
 	groups := []*int{}
-	if f.Status == onVFIO || f.Status == donates {
+	if f.Status == StatusVFIO || f.Status == StatusDonates {
 		groups = append(groups, f.Group)
 	}
 	for _, m := range s.children(f.Address) {
@@ -270,9 +270,9 @@ func (h *Host) planRestore(s *Snapshot, j *journal, b BDF, o UnbindOptions) (Ste
 		return step, nil
 	}
 	switch {
-	case f.Status != onVFIO && f.Status != donates:
+	case f.Status != StatusVFIO && f.Status != StatusDonates:
 		return step, nil
-	case f.Status == donates:
+	case f.Status == StatusDonates:
 		return Step{}, fmt.Errorf("%v is wrapped as a mediated device; use stile mdev unwrap %v", b, b)
 	case !o.Force:
 		return Step{}, fmt.Errorf("%v was not bound to %s by stile, so the driver to go back to is not known; with --force the kernel chooses one", b, f.Driver)

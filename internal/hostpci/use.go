@@ -32,7 +32,7 @@ func (h *Host) Uses(s *Snapshot, f *Function) []Use {
 		return nil
 	}
 	var uses []Use
-	if f.Status == onVFIO || f.Status == donates {
+	if f.Status == StatusVFIO || f.Status == StatusDonates {
 		return append(h.vfioUses(s, f), h.mediatedUses(s, f)...)
 	}
 	disks := h.devicesOf(f.Address, "/sys/class/block")

@@ -12,21 +12,21 @@ const Rule = "A group is viable when every endpoint of it is bound to a VFIO dri
 type Status string
 
 const (
-	onVFIO         Status = "vfio"        // bound to a VFIO driver
-	donates        Status = "donates"     // its driver acts for the mediated device made of it
-	mediatedDevice Status = "mediated"    // is a mediated device
-	noDriver       Status = "no-driver"   // nobody drives it
-	bridge         Status = "bridge"      // forwards, with the driver of PCIe ports or none
-	stub           Status = "stub"        // held by pci-stub, which does nothing
-	hostDriver     Status = "host-driver" // a driver of the host may start DMA
-	vanished       Status = "gone"        // taken away while it was looked at
+	StatusVFIO       Status = "vfio"        // bound to a VFIO driver
+	StatusDonates    Status = "donates"     // its driver acts for the mediated device made of it
+	StatusMediated   Status = "mediated"    // is a mediated device
+	StatusNoDriver   Status = "no-driver"   // nobody drives it
+	StatusBridge     Status = "bridge"      // forwards, with the driver of PCIe ports or none
+	StatusStub       Status = "stub"        // held by pci-stub, which does nothing
+	StatusHostDriver Status = "host-driver" // a driver of the host may start DMA
+	StatusGone       Status = "gone"        // taken away while it was looked at
 )
 
 // fine tells whether a group with such a member can be viable.
-func (s Status) fine() bool { return s != hostDriver }
+func (s Status) fine() bool { return s != StatusHostDriver }
 
 // Ready tells whether a device of this status can be given to a guest.
-func (s Status) Ready() bool { return s == onVFIO || s == mediatedDevice }
+func (s Status) Ready() bool { return s == StatusVFIO || s == StatusMediated }
 
 // DonorDriver is the driver that makes a mediated device of a whole PCI function and
 // lends it the function's group.
@@ -39,17 +39,17 @@ const DonorDriver = "vfio-mdev-pci"
 func statusOf(f *Function) Status {
 	switch {
 	case f.Driver == DonorDriver:
-		return donates
+		return StatusDonates
 	case f.VFIODevice != "" || isVFIODriver(f.Driver):
-		return onVFIO
+		return StatusVFIO
 	case f.Driver == "pci-stub":
-		return stub
+		return StatusStub
 	case f.Driver == "pcieport" || f.Bridge && f.Driver == "":
-		return bridge
+		return StatusBridge
 	case f.Driver == "":
-		return noDriver
+		return StatusNoDriver
 	}
-	return hostDriver
+	return StatusHostDriver
 }
 
 // isVFIODriver tells by its name whether a driver provides VFIO. Kernels before 6.1 have
@@ -93,7 +93,7 @@ func viability(s *Snapshot, g *Group) Viability {
 	var bind, unbound, other []string
 	for _, m := range g.Members {
 		v.Usable = v.Usable || m.Status.Ready()
-		if m.Status == noDriver && m.Function != nil {
+		if (m.Status == StatusNoDriver || m.Status == StatusStub) && m.Function != nil {
 			unbound = append(unbound, m.Name)
 		}
 		if m.Status.fine() {
