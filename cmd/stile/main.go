@@ -1,0 +1,76 @@
+// Command stile boots throwaway Linux VMs on KVM and runs commands in them.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stile-vmm/stile/internal/guest"
+)
+
+// version is set by the linker.
+var version = ""
+
+func main() {
+	guest.MaybeHelper()
+	os.Exit(run(os.Args[1:]))
+}
+
+// exitError carries an exit status that is not a failure of stile's own.
+type exitError struct{ code int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// run executes the command line and returns the exit status.
+func run(args []string) int {
+	cmd := newCommand()
+	cmd.SetArgs(args)
+	err := cmd.Execute()
+	if err == nil {
+		return 0
+	}
+	var status exitError
+	if errors.As(err, &status) {
+		return status.code
+	}
+	for _, line := range messages(err) {
+		fmt.Fprintln(os.Stderr, "stile:", line)
+	}
+	return guest.ExitSetup
+}
+
+// messages splits joined errors into one line each.
+func messages(err error) []string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var lines []string
+		for _, e := range joined.Unwrap() {
+			lines = append(lines, messages(e)...)
+		}
+		return lines
+	}
+	return []string{err.Error()}
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "stile",
+		Short: "Boot throwaway Linux VMs and run commands in them",
+		Long: `stile boots a throwaway Linux VM on KVM, runs a command in it and hands back the
+command's output and exit status. The guest's root is a copy-on-write view of the
+host's: it sees the host's programs and writes nothing back.
+
+Where there is no usable KVM, the same command line runs inside a nested host under
+QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w%s; see %s --help", err, suggestFlag(c, err), c.CommandPath())
+	})
+	root.AddCommand(newRunCommand(), newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand())
+	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand())
+	return root
+}
