@@ -330,6 +330,30 @@ func TestBadPackages(t *testing.T) {
 	}
 }
 
+// TestBadRecords takes nothing from apt-cache that is not a version: it becomes a file's name, and an argument.
+func TestBadRecords(t *testing.T) {
+	for _, version := range []string{"", "../../out", "1/2", "-o=x", "1 2"} {
+		f, c := newFakeApt(t), openCache(t)
+		f.add("", "linux-image-6.1.0-9-amd64", version, "", nil)
+		if _, err := testApt(t, true).image(t.Context(), c, "6.1"); err == nil || !strings.Contains(err.Error(), "with version") {
+			t.Errorf("version %q: error %v", version, err)
+		}
+	}
+	for _, memo := range []string{"", "x", "../x 1", "x ../1"} {
+		c := openCache(t)
+		_, err := c.Replace(t.Context(), images.KindPackage, imageMemo("6.1"), func(w *os.File) error {
+			_, err := w.WriteString(memo)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k, ok := Lookup(c, "6.1"); ok {
+			t.Errorf("memo %q: %+v", memo, k)
+		}
+	}
+}
+
 // TestModulesPackage takes the modules from a package that the kernel's depends on, as Ubuntu has it.
 func TestModulesPackage(t *testing.T) {
 	f, c := newFakeApt(t), openCache(t)

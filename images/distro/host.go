@@ -68,8 +68,8 @@ func FromPath(image, modules string) (*Kernel, error) {
 		return nil, fmt.Errorf("modules of the kernel: %s is not a folder", modules)
 	}
 	k := &Kernel{Image: image, Modules: modules, Release: imageRelease(image)}
-	if k.Release == "" {
-		_, k.Release, _ = strings.Cut(filepath.Base(image), "-")
+	if name, ok := strings.CutPrefix(filepath.Base(image), "vmlinuz-"); ok && k.Release == "" {
+		k.Release = name
 	}
 	if modules != "" {
 		k.Headers = existing(modules, "build")

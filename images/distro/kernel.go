@@ -90,27 +90,31 @@ func (a *apt) image(ctx context.Context, cache *images.Cache, version string) (*
 // get finds a package and hands it to use. It updates the lists of packages when they have no such package, or name
 // one that can't be downloaded any more.
 func (a *apt) get(ctx context.Context, find func() (*pkg, error), use func(*pkg) error) (*pkg, error) {
-	p, err := find()
-	if err == nil && p != nil {
-		err = use(p)
-	}
+	p, err := try(find, use)
 	var failed *downloadError
-	if err != nil && !errors.As(err, &failed) || err == nil && p != nil {
+	if !errors.Is(err, errUnknown) && !errors.As(err, &failed) {
 		return p, err
 	}
 	if updateErr := a.update(ctx); updateErr != nil {
-		if err == nil {
-			err = errors.New("apt knows no such package")
-		}
 		return nil, fmt.Errorf("%w; %w", err, updateErr)
 	}
-	p, err = find()
+	p, err = try(find, use)
+	if errors.Is(err, errUnknown) {
+		return nil, fmt.Errorf("%w (apt-cache pkgnames linux-image shows what there is); "+
+			"or name a kernel's file and the folder of its modules", err)
+	}
+	return p, err
+}
+
+var errUnknown = errors.New("the system's package sources have no such package")
+
+func try(find func() (*pkg, error), use func(*pkg) error) (*pkg, error) {
+	p, err := find()
 	if err != nil {
 		return nil, err
 	}
 	if p == nil {
-		return nil, errors.New("the system's package sources have no such package: " +
-			"apt-cache pkgnames linux-image shows what there is; or name a kernel's file and the folder of its modules")
+		return nil, errUnknown
 	}
 	return p, use(p)
 }
