@@ -155,8 +155,8 @@ func (c *Cache) Lookup(kind Kind, key string) (string, bool) {
 
 func (c *Cache) path(kind Kind, key string) string { return filepath.Join(c.dir, string(kind), key) }
 
-// entry returns the path of an entry, and calls make under its lock when it isn't there.
-func (c *Cache) entry(ctx context.Context, kind Kind, key string, make func(path string) error) (string, error) {
+// entry returns the path of an entry, and calls create under its lock when it isn't there.
+func (c *Cache) entry(ctx context.Context, kind Kind, key string, create func(path string) error) (string, error) {
 	path := c.path(kind, key)
 	if c.touch(path) {
 		return path, nil
@@ -169,7 +169,7 @@ func (c *Cache) entry(ctx context.Context, kind Kind, key string, make func(path
 	if c.touch(path) {
 		return path, nil // another process has made it meanwhile
 	}
-	if err := make(path); err != nil {
+	if err := create(path); err != nil {
 		return "", err
 	}
 	return path, nil

@@ -84,7 +84,11 @@ func (a *apt) image(ctx context.Context, cache *images.Cache, version string) (*
 	if err := remember(ctx, cache, imageMemo(version), p); err != nil {
 		return nil, err
 	}
-	return Open(dir)
+	k, err := Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: remove the folder, somebody has changed it", err)
+	}
+	return k, nil
 }
 
 // get finds a package and hands it to use. It updates the lists of packages when they have no such package, or name
