@@ -27,7 +27,7 @@ type memlock struct {
 // CheckMemlock tells before anything is pinned whether need bytes may be: the VM's RAM, and
 // where BARs are mapped for peers, these. The error says what to raise, and how.
 func CheckMemlock(b Backend, need uint64) error {
-	m, err := readMemlock("/proc/self", "/sys/fs/cgroup")
+	m, err := readMemlock("/proc/thread-self", "/sys/fs/cgroup")
 	if err != nil {
 		return err
 	}
@@ -45,18 +45,24 @@ func (m memlock) check(b Backend, need uint64) error {
 		whole := (need + used + 1023) / 1024
 		return fmt.Errorf("%s of memory must be pinned for DMA, and %s are allowed to be locked (RLIMIT_MEMLOCK; %s are already): "+
 			"raise the limit with ulimit -l %d, LimitMEMLOCK=%dK in a systemd unit, or a line \"memlock %d\" in /etc/security/limits.conf, "+
-			"or run with CAP_IPC_LOCK", mib(need), mib(m.limit), mib(used), whole, whole, whole)
+			"or run with CAP_IPC_LOCK", amount(need), amount(m.limit), amount(used), whole, whole, whole)
 	}
 	if m.group != "" && need > m.maximum {
 		return fmt.Errorf("%s of memory must be pinned for DMA, and the control group %s may have %s (memory.max): "+
-			"raise it, or MemoryMax= of its systemd unit", mib(need), m.group, mib(m.maximum))
+			"raise it, or MemoryMax= of its systemd unit", amount(need), m.group, amount(m.maximum))
 	}
 	return nil
 }
 
-func mib(n uint64) string { return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20) }
+// amount writes n bytes for people, rounded up.
+func amount(n uint64) string {
+	if n < 16<<20 {
+		return fmt.Sprintf("%d KiB", (n+1<<10-1)>>10)
+	}
+	return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
+}
 
-// readMemlock reads the limits of the process whose folder is proc.
+// readMemlock reads the limits of the task whose folder is proc: capabilities are a thread's.
 func readMemlock(proc, cgroups string) (memlock, error) {
 	var m memlock
 	var l unix.Rlimit

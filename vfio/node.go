@@ -53,9 +53,10 @@ func Lookup(root, device string) (Node, error) {
 	// The group of an mdev with an emulated IOMMU is called vfio-noiommu too: its file tells.
 	_, err = os.Stat(filepath.Join(root, "class/vfio", fmt.Sprintf("noiommu-%d", n.Group)))
 	n.NoIOMMU = n.Group >= 0 && err == nil
-	cdevs, err := filepath.Glob(filepath.Join(dir, "vfio-dev/vfio*"))
-	if err == nil && len(cdevs) > 0 {
-		n.Cdev = "/dev/vfio/devices/" + filepath.Base(cdevs[0])
+	// Kernels without character devices have the folder too (6.1), but no number in it.
+	numbers, err := filepath.Glob(filepath.Join(dir, "vfio-dev/vfio*/dev"))
+	if err == nil && len(numbers) > 0 {
+		n.Cdev = "/dev/vfio/devices/" + filepath.Base(filepath.Dir(numbers[0]))
 	}
 	return n, nil
 }

@@ -183,6 +183,9 @@ func (s *Space) release(d *Device) error {
 // Map lets devices reach mem at iova, which is a guest-physical address for a VM's RAM. It
 // is one ioctl, which pins all of mem and takes long where memory is not in place yet. mem
 // lies outside the Go heap and stays mapped in the process until Unmap or Close.
+//
+// Private memory that nothing has written to yet must not be mapped for reading only: before
+// Linux 6.2 devices would go on reading zeroes after it is written to.
 func (s *Space) Map(iova uint64, mem []byte, p Prot) error {
 	m := mapping{iova, mem, p}
 	if len(mem) == 0 || m.last() < iova || p == 0 || p&^(Read|Write) != 0 {
