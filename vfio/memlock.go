@@ -42,7 +42,7 @@ func (m memlock) check(b Backend, need uint64) error {
 		used = 0
 	}
 	if !m.exempt && m.limit != math.MaxUint64 && (need > m.limit || used > m.limit-need) {
-		whole := (need + used + 1023) / 1024
+		whole := kib(need) + kib(used)
 		return fmt.Errorf("%s of memory must be pinned for DMA, and %s are allowed to be locked (RLIMIT_MEMLOCK; %s are already): "+
 			"raise the limit with ulimit -l %d, LimitMEMLOCK=%dK in a systemd unit, or a line \"memlock %d\" in /etc/security/limits.conf, "+
 			"or run with CAP_IPC_LOCK", amount(need), amount(m.limit), amount(used), whole, whole, whole)
@@ -57,10 +57,13 @@ func (m memlock) check(b Backend, need uint64) error {
 // amount writes n bytes for people, rounded up.
 func amount(n uint64) string {
 	if n < 16<<20 {
-		return fmt.Sprintf("%d KiB", (n+1<<10-1)>>10)
+		return fmt.Sprintf("%d KiB", kib(n))
 	}
-	return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
+	return fmt.Sprintf("%d MiB", (kib(n)+1023)/1024)
 }
+
+// kib returns n bytes in KiB, rounded up.
+func kib(n uint64) uint64 { return n>>10 + (n&1023+1023)>>10 }
 
 // readMemlock reads the limits of the task whose folder is proc: capabilities are a thread's.
 func readMemlock(proc, cgroups string) (memlock, error) {
