@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// noticeAfter is how long a write may take before the user is told what it waits for.
-const noticeAfter = 2 * time.Second
-
 // changer makes the changes of one call, with the journal locked.
 type changer struct {
 	host    *Host
@@ -152,7 +149,7 @@ func (c *changer) writeAll(writes []Write) error {
 func (c *changer) write(w Write) error {
 	result := make(chan error, 1)
 	go func() { result <- c.host.write.Write(w) }()
-	slow := time.NewTimer(noticeAfter)
+	slow := time.NewTimer(c.host.noticeAfter)
 	defer slow.Stop()
 	for {
 		select {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -581,4 +582,84 @@ func TestJournalText(t *testing.T) {
 	if entry["address"] != disk || entry["driver"] != "nvme" || entry["phase"] != "bound" {
 		t.Errorf("entry %v", entry)
 	}
+}
+
+// A write that the kernel holds up is told of, and goes on.
+func TestSlowWriteIsTold(t *testing.T) {
+	tree, k, h := bindHost(t)
+	h.WithPatience(time.Second, time.Millisecond)
+	told := make(chan string, 1)
+	k.Before = func(n int, _ hostpci.Write) error {
+		if n == 1 {
+			if text := <-told; !strings.Contains(text, "waiting for the kernel: echo 0000:01:00.0 > /sys/bus/pci/drivers/nvme/unbind") {
+				t.Errorf("notice %q", text)
+			}
+		}
+		return nil
+	}
+	notice := func(text string) { told <- text }
+	if _, err := h.Bind(bdfs(t, disk), hostpci.BindOptions{Notice: notice}); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, tree, disk, "vfio-pci", "vfio-pci")
+}
+
+// While one call changes something, another waits, and gives up with the process named.
+func TestJournalIsLocked(t *testing.T) {
+	_, k, h := bindHost(t)
+	other := h.WithWriter(k, k.Load).WithPatience(time.Millisecond, time.Second)
+	k.Before = func(n int, _ hostpci.Write) error {
+		if n == 0 {
+			_, err := other.Bind(bdfs(t, nicA), hostpci.BindOptions{})
+			wantError(t, err, fmt.Sprintf("another stile (process %d)", os.Getpid()))
+		}
+		return nil
+	}
+	if _, err := h.Bind(bdfs(t, disk), hostpci.BindOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Bind(bdfs(t, nicA), hostpci.BindOptions{}); err != nil {
+		t.Errorf("after the first is done: %v", err)
+	}
+	wantEntries(t, h, 2)
+}
+
+// Many calls at once each leave their entry.
+func TestBindAtOnce(t *testing.T) {
+	tree, _, h := bindHost(t)
+	functions := bdfs(t, disk, nicA, nicB)
+	errs := make(chan error)
+	for _, b := range functions {
+		go func() {
+			_, err := h.Bind([]hostpci.BDF{b}, hostpci.BindOptions{Keep: true})
+			errs <- err
+		}()
+	}
+	for range functions {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	wantEntries(t, h, len(functions))
+	for _, b := range functions {
+		wantState(t, tree, b.String(), "vfio-pci", "vfio-pci")
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	tree, _, h := bindHost(t)
+	tree.Add(hosttest.Function{Address: "0000:07:00.1", Group: 7})
+	s, err := h.Scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[int][]hostpci.BDF{3: bdfs(t, nicA, nicB), 7: bdfs(t, "0000:07:00.1")} {
+		if got, err := s.Endpoints(id); err != nil || !slices.Equal(got, want) {
+			t.Errorf("group %d: %v, %v", id, got, err)
+		}
+	}
+	_, err = s.Endpoints(4)
+	wantError(t, err, "has no function that can be bound")
+	_, err = s.Endpoints(99)
+	wantError(t, err, "no IOMMU group 99")
 }

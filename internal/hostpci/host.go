@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 const (
@@ -23,20 +24,29 @@ type Host struct {
 	tree  tree
 	write Writer
 	load  func(module string) error
+	// lockPatience is how long another stile may hold the journal, noticeAfter how long a
+	// write may take before the user is told what it waits for.
+	lockPatience, noticeAfter time.Duration
 }
 
 // New returns the host whose file system is below root. "/" is this host.
 func New(root string) *Host {
 	root = filepath.Clean(root)
-	h := &Host{tree: tree{root: root}, load: modprobe}
-	h.write = fileWriter{&h.tree}
+	h := newHost(root)
+	h.write, h.load = fileWriter{&h.tree}, modprobe
 	return h
 }
 
 // WithWriter returns a host that is changed through w and whose modules are loaded by
 // load: for tests with a kernel of their own.
 func (h *Host) WithWriter(w Writer, load func(module string) error) *Host {
-	return &Host{tree: tree{root: h.tree.root}, write: w, load: load}
+	with := newHost(h.tree.root)
+	with.write, with.load = w, load
+	return with
+}
+
+func newHost(root string) *Host {
+	return &Host{tree: tree{root: root}, lockPatience: 10 * time.Second, noticeAfter: 2 * time.Second}
 }
 
 // Snapshot is what Scan found. It is not changed afterwards.

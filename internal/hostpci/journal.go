@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,8 +21,6 @@ const (
 	lockFile    = journalDir + "/lock"
 	// journalVersion changes when older stiles could misread the file.
 	journalVersion = 1
-	// lockPatience is how long another stile may hold the journal.
-	lockPatience = 10 * time.Second
 )
 
 // Owner is the process that a binding belongs to. Numbers of processes are used again,
@@ -107,11 +104,16 @@ func (h *Host) readJournal() (*journal, error) {
 }
 
 // writeJournal replaces the file whole, so that a process that is killed leaves either
-// the old or the new one.
+// the old or the new one. Only the holder of the lock writes. Nothing is synced: what is
+// lost with the machine's power is of another boot.
 func (h *Host) writeJournal(j *journal) error {
+	path := h.tree.path(journalFile)
 	text, err := json.MarshalIndent(j, "", "  ")
 	if err == nil {
-		err = renameio.WriteFile(h.tree.path(journalFile), append(text, '\n'), 0o644)
+		err = os.WriteFile(path+".new", append(text, '\n'), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		return fmt.Errorf("write the journal of bindings: %w", err)
@@ -130,13 +132,13 @@ func (h *Host) lock() (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the journal of bindings: %w%s", err, needsRoot(err))
 	}
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(h.lockPatience); ; time.Sleep(20 * time.Millisecond) {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
 			break
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(deadline) {
 			defer f.Close()
-			return nil, lockError(f, err)
+			return nil, h.lockError(f, err)
 		}
 	}
 	_ = f.Truncate(0)
@@ -145,13 +147,13 @@ func (h *Host) lock() (func(), error) {
 }
 
 // lockError names the process that wrote its number when it got the lock.
-func lockError(f *os.File, err error) error {
+func (h *Host) lockError(f *os.File, err error) error {
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return fmt.Errorf("lock the journal of bindings: %w", err)
 	}
 	buf := make([]byte, 16)
 	n, _ := f.ReadAt(buf, 0)
-	return fmt.Errorf("another stile (process %s) has been changing drivers for %v; wait for it, or see what it waits for", strings.TrimSpace(string(buf[:n])), lockPatience)
+	return fmt.Errorf("another stile (process %s) has been changing drivers for %v; wait for it, or see what it waits for", strings.TrimSpace(string(buf[:n])), h.lockPatience)
 }
 
 func needsRoot(err error) string {

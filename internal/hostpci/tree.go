@@ -1,15 +1,19 @@
 package hostpci
 
 import (
-	"errors"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // tree reads files below a root. Paths are those of the host, such as /sys/bus/pci.
+//
+// A scan asks for thousands of small files, so they are opened, read and closed by three
+// system calls and not as os.File. Errors are *fs.PathError with the host's path.
 type tree struct {
 	root  string
 	reads atomic.Int64 // files, links and folders asked for, which tests bound
@@ -22,15 +26,43 @@ func (t *tree) path(p string) string {
 	return t.root + p
 }
 
+// open opens a file or folder for fn and closes it afterwards.
+func (t *tree) open(p string, flags int, fn func(fd int) error) error {
+	t.reads.Add(1)
+	fd, err := ignoringEINTR(func() (int, error) { return unix.Open(t.path(p), flags|unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err == nil {
+		err = fn(fd)
+		unix.Close(fd)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "read", Path: p, Err: err}
+	}
+	return nil
+}
+
+func ignoringEINTR(fn func() (int, error)) (int, error) {
+	for {
+		n, err := fn()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 // list returns the names in a folder, unsorted.
 func (t *tree) list(dir string) ([]string, error) {
-	t.reads.Add(1)
-	f, err := os.Open(t.path(dir))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Readdirnames(-1)
+	var names []string
+	err := t.open(dir, unix.O_DIRECTORY, func(fd int) error {
+		var buf [8192]byte
+		for {
+			n, err := ignoringEINTR(func() (int, error) { return unix.ReadDirent(fd, buf[:]) })
+			if n <= 0 || err != nil {
+				return err
+			}
+			_, _, names = unix.ParseDirent(buf[:n], -1, names)
+		}
+	})
+	return names, err
 }
 
 // attributeSize bounds what is read of an attribute: sysfs gives a page.
@@ -38,18 +70,14 @@ const attributeSize = 4096
 
 // bytes returns up to limit bytes of a file, read by one call as sysfs wants it.
 func (t *tree) bytes(p string, limit int) ([]byte, error) {
-	t.reads.Add(1)
-	f, err := os.Open(t.path(p))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	buf := make([]byte, limit)
-	n, err := f.Read(buf)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return buf[:n], err
+	var content []byte
+	err := t.open(p, 0, func(fd int) error {
+		var buf [attributeSize]byte
+		n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, buf[:min(limit, attributeSize)]) })
+		content = append(content, buf[:max(n, 0)]...)
+		return err
+	})
+	return content, err
 }
 
 // text returns an attribute without surrounding space.
@@ -67,7 +95,12 @@ func (t *tree) file(p string) ([]byte, error) {
 // link returns where a symbolic link points to, as it is written.
 func (t *tree) link(p string) (string, error) {
 	t.reads.Add(1)
-	return os.Readlink(t.path(p))
+	var buf [unix.PathMax]byte
+	n, err := ignoringEINTR(func() (int, error) { return unix.Readlink(t.path(p), buf[:]) })
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: p, Err: err}
+	}
+	return string(buf[:n]), nil
 }
 
 // linkName returns the last component of where a link points to, "" if there is no link.
