@@ -7,6 +7,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/feature"
 	"github.com/stile-vmm/stile/internal/uapi/vfio"
+	"golang.org/x/sys/unix"
 )
 
 // container is the backend of groups and type1v2. Its maps live from the first group's entry
@@ -149,26 +150,28 @@ func (c *container) mapDMA(m mapping) error {
 }
 
 func (c *container) unmapDMA(iova, size uint64) error {
-	_, err := c.unmap(vfio.DMAUnmap{IOVA: iova, Size: size})
-	return err
+	return c.unmap(vfio.DMAUnmap{IOVA: iova, Size: size})
 }
 
 // unmapAll unmaps everything at once, which kernels before 5.12 cannot; they do it as the
-// last group leaves.
+// last group leaves. EINVAL: it has left, because the host took its last device back.
 func (c *container) unmapAll() error {
 	if n, err := c.file.control(callCheckExtension, vfio.UnmapAll); err != nil || n <= 0 {
 		return nil
 	}
-	_, err := c.unmap(vfio.DMAUnmap{Flags: vfio.UnmapFlagAll})
+	err := c.unmap(vfio.DMAUnmap{Flags: vfio.UnmapFlagAll})
+	if errors.Is(err, unix.EINVAL) {
+		return nil
+	}
 	return err
 }
 
-func (c *container) unmap(arg vfio.DMAUnmap) (uint64, error) {
+func (c *container) unmap(arg vfio.DMAUnmap) error {
 	arg.ArgSize = uint32(len(bytesOf(&arg)))
 	if _, err := c.file.controlBytes(callUnmapDMA, bytesOf(&arg)); err != nil {
-		return 0, callUnmapDMA.fail(fmt.Sprintf("IOVA %#x, %#x bytes", arg.IOVA, arg.Size), err)
+		return callUnmapDMA.fail(fmt.Sprintf("IOVA %#x, %#x bytes", arg.IOVA, arg.Size), err)
 	}
-	return arg.Size, nil
+	return nil
 }
 
 // hotReset proves with the groups' descriptors that all the devices are ours.

@@ -127,6 +127,9 @@ func groupReason(c call, errno unix.Errno) string {
 			return "the group has no IOMMU, or the VF token is wrong for the device"
 		case unix.EACCES:
 			return "a VF whose PF has a VFIO driver too, and such a PF, need the VF token they share"
+		case unix.EPERM:
+			return "a driver of the host has the DMA of another member of the group, or interrupts cannot be isolated " +
+				"(told so late where iommufd stands in for containers)"
 		case unix.EAGAIN:
 			return "the kernel is busy with the device: try again"
 		}

@@ -34,6 +34,7 @@ func TestErrorsSayCauseAndRemedy(t *testing.T) {
 		{Legacy, "VFIO_GROUP_GET_DEVICE_FD", unix.ENODEV, "wrapped as a mediated device"},
 		{Legacy, "VFIO_GROUP_GET_DEVICE_FD", unix.EINVAL, "no IOMMU, or the VF token"},
 		{Legacy, "VFIO_GROUP_GET_DEVICE_FD", unix.EACCES, "VF token"},
+		{Legacy, "VFIO_GROUP_GET_DEVICE_FD", unix.EPERM, "another member"},
 		{Legacy, "VFIO_GROUP_GET_DEVICE_FD", unix.EAGAIN, "try again"},
 		{Legacy, "VFIO_IOMMU_MAP_DMA", unix.EINVAL, "outside of what it can translate"},
 		{Legacy, "VFIO_IOMMU_MAP_DMA", unix.EEXIST, "mapped there already"},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stile-vmm/stile/internal/sys"
@@ -18,6 +19,7 @@ import (
 // where a test wants it to.
 type fakeKernel struct {
 	t       *testing.T
+	mu      sync.Mutex // held by each call
 	nextFD  int
 	files   map[int]*fakeFile
 	devices []*fakeDevice
@@ -133,6 +135,8 @@ func (k *fakeKernel) access(path string) error {
 }
 
 func (k *fakeKernel) open(path string) (file, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.note("open %s", path)
 	if errno, ok := k.fail["open "+path]; ok {
 		return nil, &os.PathError{Op: "open", Path: path, Err: errno}
@@ -165,12 +169,18 @@ func (k *fakeKernel) insert(f *fakeFile) *fakeFile {
 	return f
 }
 
-func (k *fakeKernel) adopt(fd int, name string) file { return k.files[fd] }
+func (k *fakeKernel) adopt(fd int, name string) file {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.files[fd]
+}
 
 func (f *fakeFile) Int() int { return f.fd }
 
 func (f *fakeFile) Close() error {
 	k := f.kernel
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.files[f.fd] != f {
 		k.t.Errorf("%s is closed twice", f.path)
 	}
@@ -179,10 +189,23 @@ func (f *fakeFile) Close() error {
 	if f.iommu != nil {
 		f.iommu.members--
 	}
+	f.leaveContainer()
 	return nil
 }
 
+func (f *fakeFile) leaveContainer() {
+	if f.container == nil {
+		return
+	}
+	if f.container.members--; f.container.members == 0 {
+		f.container.typed, f.container.maps = false, nil
+	}
+	f.container = nil
+}
+
 func (f *fakeFile) mmap(off int64, n, prot int) (*sys.Mapping, error) {
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
 	f.kernel.note("mmap %#x %#x %d", off, n, prot)
 	if errno, ok := f.kernel.fail["mmap"]; ok {
 		return nil, errno
@@ -191,6 +214,8 @@ func (f *fakeFile) mmap(off int64, n, prot int) (*sys.Mapping, error) {
 }
 
 func (f *fakeFile) io(p []byte, off int64, write bool) (int, error) {
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
 	if errno, ok := f.kernel.fail["io"]; ok {
 		return 0, errno
 	}
@@ -207,6 +232,8 @@ func (f *fakeFile) pread(p []byte, off int64) (int, error)  { return f.io(p, off
 func (f *fakeFile) pwrite(p []byte, off int64) (int, error) { return f.io(p, off, true) }
 
 func (f *fakeFile) control(c call, arg uintptr) (int, error) {
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
 	f.kernel.note("%s", c.name)
 	if errno, ok := f.kernel.fail[c.name]; ok {
 		return -1, errno
@@ -229,10 +256,7 @@ func (f *fakeFile) control(c call, arg uintptr) (int, error) {
 		if f.container == nil {
 			return -1, unix.EINVAL
 		}
-		if f.container.members--; f.container.members == 0 {
-			f.container.typed, f.container.maps = false, nil
-		}
-		f.container = nil
+		f.leaveContainer()
 	case callReset:
 		f.device.resets++
 		if n := f.kernel.answers[c.name]; f.device.resets <= n {
@@ -246,6 +270,8 @@ func (f *fakeFile) control(c call, arg uintptr) (int, error) {
 }
 
 func (f *fakeFile) controlBytes(c call, arg []byte) (int, error) {
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
 	f.kernel.note("%s", c.name)
 	if errno, ok := f.kernel.fail[c.name]; ok {
 		return -1, errno
@@ -364,6 +390,8 @@ func (f *fakeFile) iommuInfo(arg []byte) {
 }
 
 func (f *fakeFile) controlVia(c call, arg []byte, at int, mem *sys.Mapping) (int, error) {
+	f.kernel.mu.Lock()
+	defer f.kernel.mu.Unlock()
 	f.kernel.note("%s", c.name)
 	if errno, ok := f.kernel.fail[c.name]; ok {
 		return -1, errno

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/stile-vmm/stile/internal/uapi/vfio"
+	"golang.org/x/sys/unix"
 )
 
 // group is an open group. It is opened once for all its devices: the kernel lets a group be
@@ -89,7 +90,8 @@ func (g *group) close() error {
 		errs = append(errs, g.options.removeFromKVM(g.file))
 	}
 	if g.joined {
-		if _, err := g.file.control(callUnsetContainer, 0); err != nil {
+		// EINVAL: the host took the group's last device back, and the kernel was faster.
+		if _, err := g.file.control(callUnsetContainer, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 			errs = append(errs, callUnsetContainer.fail(g.node.groupName(), err))
 		}
 	}

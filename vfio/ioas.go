@@ -18,7 +18,6 @@ type ioas struct {
 	options Options
 	file    file
 	id      uint32
-	devices int
 }
 
 func newIOAS(k kernel, o Options, c *counter) (*ioas, error) {
@@ -37,8 +36,8 @@ func newIOAS(k kernel, o Options, c *counter) (*ioas, error) {
 }
 
 func (s *ioas) attach(n Node, calls *counter) (file, error) {
-	if n.Cdev == "" || n.NoIOMMU {
-		return nil, feature.Missing("character device of "+n.Name, "it comes with CONFIG_VFIO_DEVICE_CDEV, Linux 6.6; groups may work (legacy)")
+	if err := n.needCdev(); err != nil {
+		return nil, err
 	}
 	opened, err := s.kernel.open(n.Cdev)
 	if err != nil {
@@ -51,7 +50,6 @@ func (s *ioas) attach(n Node, calls *counter) (file, error) {
 	if err := s.bind(n, f); err != nil {
 		return nil, errors.Join(s.options.describe(n, err), s.options.removeFromKVM(f), f.Close())
 	}
-	s.devices++
 	return f, nil
 }
 
@@ -61,7 +59,8 @@ func (s *ioas) bind(n Node, f file) error {
 	if _, err := f.controlBytes(callBind, bytesOf(&bind)); err != nil {
 		return callBind.fail(n.Name, err)
 	}
-	// A device that is attached already would be moved, with its whole group: see Space.Attach.
+	// For a device that is attached already this would replace its address space and that of
+	// its whole group; a fresh descriptor never is.
 	attach := vfio.DeviceAttach{PTID: s.id}
 	attach.ArgSize = uint32(len(bytesOf(&attach)))
 	if _, err := f.controlBytes(callAttach, bytesOf(&attach)); err != nil {
@@ -77,7 +76,6 @@ func (s *ioas) detach(n Node, f file) error {
 	if _, err := f.controlBytes(callDetach, bytesOf(&arg)); err != nil {
 		errs = append(errs, callDetach.fail(n.Name, err))
 	}
-	s.devices--
 	return errors.Join(append(errs, s.options.removeFromKVM(f), f.Close())...)
 }
 

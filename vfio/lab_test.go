@@ -50,7 +50,13 @@ func forEachBackend(t *testing.T, nodes []Node, test func(t *testing.T, b Backen
 	probes := map[Backend]func(kernel, []Node) error{Legacy: probeLegacy, IOMMUFD: probeIOMMUFD}
 	for _, b := range backends {
 		t.Run(string(b), func(t *testing.T) {
-			if err := probes[b](hostKernel{}, nodes); err != nil {
+			var fresh []Node // an earlier test may have bound them anew
+			for _, n := range nodes {
+				n, err := Lookup("/sys", n.Name)
+				check(t, err)
+				fresh = append(fresh, n)
+			}
+			if err := probes[b](hostKernel{}, fresh); err != nil {
 				testenv.Missing(t, "vfio-"+string(b), err.Error())
 			}
 			test(t, b)

@@ -37,6 +37,19 @@ func (n Node) needGroup() error {
 		"no IOMMU is in use: switch it on in the firmware's setup (VT-d, AMD-Vi) and boot with intel_iommu=on")
 }
 
+// needCdev returns an error if iommufd cannot have the node's device.
+func (n Node) needCdev() error {
+	switch {
+	case n.NoIOMMU:
+		return feature.Missing("iommufd for "+n.Name, "it has no IOMMU; use groups")
+	case n.Cdev == "":
+		return feature.Missing("character device of "+n.Name, "it comes with CONFIG_VFIO_DEVICE_CDEV, Linux 6.6; use groups")
+	case n.Token != "":
+		return feature.Missing("VF token of "+n.Name+" with iommufd", "use groups")
+	}
+	return nil
+}
+
 // Lookup finds device in sysfs, mounted at root: a PCI address with or without domain, a
 // mediated device's UUID, or a path that ends in one of them.
 func Lookup(root, device string) (Node, error) {

@@ -51,8 +51,8 @@ func probe(k kernel, nodes []Node) (Backend, error) {
 
 func probeIOMMUFD(k kernel, nodes []Node) error {
 	for _, n := range nodes {
-		if n.Cdev == "" || n.NoIOMMU {
-			return feature.Missing("character device of "+n.Name, "it comes with CONFIG_VFIO_DEVICE_CDEV, Linux 6.6")
+		if err := n.needCdev(); err != nil {
+			return err
 		}
 		if err := k.access(n.Cdev); err != nil {
 			return openCdev.fail(n.Name, err)

@@ -240,28 +240,28 @@ func (s *Space) Unmap(iova, size uint64) error {
 	return nil
 }
 
-// Close closes the devices that are still attached, unmaps everything and closes the
-// container or the iommufd. Further calls return nil.
+// Close closes the devices that are still attached, the latest first, unmaps everything and
+// closes the container or the iommufd. Further calls return nil.
 func (s *Space) Close() error {
+	devices, first := s.shut()
+	if !first {
+		return nil
+	}
 	var errs []error
-	for _, d := range s.attached() {
+	for _, d := range slices.Backward(devices) {
 		errs = append(errs, d.Close())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
 	s.maps = nil
 	return errors.Join(append(errs, s.backend.close())...)
 }
 
-// attached returns the devices, the latest first.
-func (s *Space) attached() []*Device {
+// shut lets nothing more in. It returns the attached devices, and whether it is the first.
+func (s *Space) shut() (devices []*Device, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	devices := slices.Clone(s.devices)
-	slices.Reverse(devices)
-	return devices
+	first = !s.closed
+	s.closed = true
+	return slices.Clone(s.devices), first
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,11 +24,15 @@ type fakeKVM struct {
 }
 
 func (v fakeKVM) Add(fd int) error {
+	v.kernel.mu.Lock()
+	defer v.kernel.mu.Unlock()
 	v.kernel.note("KVM add %s", v.kernel.files[fd].path)
 	return v.err
 }
 
 func (v fakeKVM) Remove(fd int) error {
+	v.kernel.mu.Lock()
+	defer v.kernel.mu.Unlock()
 	v.kernel.note("KVM remove %s", v.kernel.files[fd].path)
 	return nil
 }
@@ -332,6 +337,54 @@ func TestAttachUndoesWhatItDid(t *testing.T) {
 	}
 }
 
+// TestHostTakesDeviceBack: while a close is under way the kernel takes the group out of the
+// container, if its last device is being unbound.
+func TestHostTakesDeviceBack(t *testing.T) {
+	pci := fakePCI("0000:01:00.0", 7)
+	k := newFakeKernel(t, pci)
+	s := openFake(t, k, Legacy)
+	d := attach(t, s, pci.node)
+	check(t, s.Map(0, memory(t, 4096), Read))
+	k.fail["VFIO_IOMMU_UNMAP_DMA"], k.fail["VFIO_GROUP_UNSET_CONTAINER"] = unix.EINVAL, unix.EINVAL
+	check(t, d.Close())
+	clear(k.fail)
+	attach(t, s, pci.node)
+	k.fail["VFIO_GROUP_UNSET_CONTAINER"] = unix.EBUSY
+	wantError(t, s.Close(), "still open, or one of its BARs")
+}
+
+// TestConcurrentUse attaches, maps and closes from several goroutines.
+func TestConcurrentUse(t *testing.T) {
+	for _, b := range backends {
+		var devices []*fakeDevice
+		for i := range 4 {
+			devices = append(devices, fakePCI(fmt.Sprintf("0000:01:00.%d", i), 7+i/2))
+		}
+		k := newFakeKernel(t, devices...)
+		s := openFake(t, k, b)
+		mem := memory(t, 4096)
+		var workers sync.WaitGroup
+		for i, d := range devices {
+			workers.Go(func() {
+				iova := uint64(i) << 20
+				for range 20 {
+					d, err := s.Attach(d.node)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					err = errors.Join(s.Map(iova, mem, Read), d.EnableMSI(MSIX, []int{1}), s.Unmap(iova, 4096), d.Close())
+					if err != nil {
+						t.Error(err)
+					}
+					s.Limits()
+				}
+			})
+		}
+		workers.Wait()
+	}
+}
+
 func TestKVMRefuses(t *testing.T) {
 	for _, b := range backends {
 		pci := fakePCI("0000:01:00.0", 7)
@@ -360,6 +413,7 @@ func TestProbe(t *testing.T) {
 		"no iommufd":      {map[string]unix.Errno{"open /dev/iommu": unix.ENOENT}, []Node{pci.node}, Legacy, nil},
 		"nothing":         {map[string]unix.Errno{"open /dev/iommu": unix.ENOENT, "open /dev/vfio/vfio": unix.ENOENT}, []Node{pci.node}, "", []string{"modprobe vfio-pci", "modprobe iommufd"}},
 		"group forbidden": {map[string]unix.Errno{"open /dev/iommu": unix.ENOENT, "open /dev/vfio/7": unix.EACCES}, []Node{pci.node}, "", []string{"run as root"}},
+		"VF token":        {nil, []Node{{Name: "x", Group: 7, Cdev: pci.node.Cdev, Token: "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"}}, Legacy, nil},
 		"no IOMMU":        {nil, []Node{{Name: "x", Group: -1}}, "", []string{"intel_iommu=on"}},
 	} {
 		t.Run(name, func(t *testing.T) {
