@@ -153,6 +153,21 @@ func (c *Cache) Lookup(kind Kind, key string) (string, bool) {
 	return path, c.touch(path)
 }
 
+// Latest returns the path of the entry that was used last among those whose keys start with prefix.
+func (c *Cache) Latest(kind Kind, prefix string) (string, bool) {
+	paths, err := filepath.Glob(c.path(kind, prefix) + "*") // keys have no special characters
+	if err != nil {
+		return "", false
+	}
+	latest, used := "", time.Time{}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.ModTime().After(used) {
+			latest, used = path, info.ModTime()
+		}
+	}
+	return latest, latest != "" && c.touch(latest)
+}
+
 func (c *Cache) path(kind Kind, key string) string { return filepath.Join(c.dir, string(kind), key) }
 
 // entry returns the path of an entry, and calls create under its lock when it isn't there.

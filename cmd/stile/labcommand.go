@@ -30,7 +30,7 @@ with stile. The nested host's kernel is chosen with --kernel:
   (none)     the built one, if there is one; else, where the topology has no devices, one
              that is there; else the distribution's
   built      what "stile lab kernel build" made: the fastest, with iommufd
-  debug      what "stile lab kernel build --debug" made: with KASAN and lockdep
+  debug      what "stile lab kernel build debug" made: with KASAN and lockdep
   6.1, 6.12  the distribution's package of that version (fetched, not installed)
   host       the kernel that runs here
   default    the one that stile's guests boot; without VFIO

@@ -19,35 +19,45 @@ func newLabKernelCommand() *cobra.Command {
 func newLabKernelBuildCommand() *cobra.Command {
 	o := kbuild.Options{Progress: func(line string) { fmt.Fprintln(os.Stderr, "stile: "+line) }}
 	c := &cobra.Command{
-		Use:   "build",
-		Short: "Build a kernel for the nested host from the distribution's source package",
-		Long: `Fetch the distribution's kernel source package and build a small kernel from it, with
-what distributions switch off: iommufd and VFIO's device files. It takes 5 to 15 minutes
-once and is kept in the cache; the lab then uses it wherever no other kernel is asked
-for, and guests in the lab run twice as fast.
+		Use:   "build [debug|guest]",
+		Short: "Build a kernel from the distribution's source package",
+		Long: `Fetch the distribution's kernel source package and build a small kernel from it. It takes 5
+to 15 minutes once and is kept in the cache. The path of its bzImage is printed.
 
---debug adds KASAN and lockdep, for work on kernel modules; that kernel is used with
-"--kernel debug" only.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cache, err := images.Open("")
-			if err != nil {
-				return err
+  (none)  for the lab's nested host, with what distributions switch off: iommufd and VFIO's
+          device files. The lab uses it wherever no other kernel is asked for; guests in the
+          lab run twice as fast then
+  debug   the same with KASAN and lockdep, for work on kernel modules: --kernel debug
+  guest   for guests, to be used as "stile run -k PATH": boots in a quarter of the time of
+          the default kernel`,
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		ValidArgs: []string{string(kbuild.LabDebug), string(kbuild.Guest)},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				o.Config = kbuild.Config(args[0])
 			}
-			s := watchSignals()
-			defer s.stop()
-			k, err := kbuild.Build(s.boot(), cache, o)
-			if status := s.status(); status != 0 {
-				return exitError{status}
-			}
-			if err != nil {
-				return err
-			}
-			fmt.Printf("%s\t%s\n", k.Release, k.Image)
-			return nil
+			return buildKernel(o)
 		},
 	}
-	c.Flags().StringVar(&o.Version, "version", "", "the kernel's version, 6.1 or 6.12 (default: the newest that was tried)")
-	c.Flags().BoolVar(&o.Debug, "debug", false, "with KASAN, lockdep and debugging of objects")
+	c.Flags().StringVar(&o.Version, "version", kbuild.DefaultVersion, "the kernel's version, as the distribution's source packages are named")
+	c.Flags().BoolVar(&o.Fresh, "fresh", false, "build again, with the compiler of today, though there is one")
 	return c
+}
+
+func buildKernel(o kbuild.Options) error {
+	cache, err := images.Open("")
+	if err != nil {
+		return err
+	}
+	s := watchSignals()
+	defer s.stop()
+	k, err := kbuild.Build(s.boot(), cache, o)
+	if status := s.status(); status != 0 {
+		return exitError{status}
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println(k.Image)
+	return nil
 }

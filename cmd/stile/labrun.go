@@ -24,7 +24,7 @@ killed it, 126 or 127 if it could not be started, 125 if the lab failed.`,
 		Example: `  stile lab run -- ls /sys/kernel/iommu_groups
   tar c . | stile lab run -- tar t`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return f.run(args, tty) },
+		RunE: func(_ *cobra.Command, args []string) error { return f.run(always(args), tty) },
 	}
 	c.Flags().SetInterspersed(false) // the command's own flags are not ours
 	f.add(c.Flags())
@@ -39,7 +39,7 @@ func newLabShellCommand() *cobra.Command {
 		Short: "Run a shell in the nested host",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return f.run([]string{shell(guest.RootHost)}, isTerminal(os.Stdin))
+			return f.run(always([]string{shell(guest.RootHost)}), isTerminal(os.Stdin))
 		},
 	}
 	f.add(c.Flags())
@@ -54,11 +54,11 @@ func newLabDevicesCommand() *cobra.Command {
 		Long:  `Run "stile devices" in the nested host.`,
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			args = append([]string{lab.Program, "devices"}, args...)
+			args = append([]string{"devices"}, args...)
 			if asJSON {
 				args = append(args, "--json")
 			}
-			return f.run(args, false)
+			return f.run(func(h *guest.LabHost) []string { return append([]string{h.Program()}, args...) }, false)
 		},
 	}
 	f.add(c.Flags())
@@ -66,8 +66,12 @@ func newLabDevicesCommand() *cobra.Command {
 	return c
 }
 
+func always(args []string) func(*guest.LabHost) []string {
+	return func(*guest.LabHost) []string { return args }
+}
+
 // run runs a command in the nested host and returns its exit status as an error.
-func (f *labFlags) run(args []string, tty bool) error {
+func (f *labFlags) run(command func(*guest.LabHost) []string, tty bool) error {
 	s := watchSignals()
 	defer s.stop()
 	host, done, err := f.open(s)
@@ -80,7 +84,7 @@ func (f *labFlags) run(args []string, tty bool) error {
 	if err != nil {
 		return err
 	}
-	o := &lab.Options{Args: args, Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	o := &lab.Options{Args: command(host), Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	restore, err := attachTerminal(o, tty)
 	if err != nil {
 		return err

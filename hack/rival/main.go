@@ -1,75 +1,177 @@
-// Command rival runs kvmtool with the default kernel in the lab's nested host, to be
-// compared with stile in the same place: rival LKVM. The guest's init ends it at once.
+// Command rival runs other VMMs and stile in turn in the lab's nested host, with the same kernel and the same
+// initramfs, whose init ends the guest at once. It prints the medians of what start to userspace to end takes.
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
-	"path"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/stile-vmm/stile/images"
-	"github.com/stile-vmm/stile/images/agent"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/lab"
 )
 
+// Where things are in the nested host: in memory, so that no VMM is measured reading them from outside.
+const (
+	place     = "/run/rival"
+	kernel    = place + "/kernel"
+	initramfs = place + "/initramfs"
+)
+
+// cmdline is the kernel's. Each VMM ends when the guest resets.
+const cmdline = "console=ttyS0 quiet panic=-1 mitigations=off rodata=off reboot="
+
+// vmm is one of those that are compared.
+type vmm struct {
+	name string
+	args []string
+	runs []time.Duration
+}
+
 func main() {
 	guest.MaybeHelper()
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: rival LKVM")
-		os.Exit(2)
-	}
-	if err := run(os.Args[1]); err != nil {
+	runs := flag.Int("runs", 7, "how often each runs")
+	image := flag.String("kernel", "", "the guest's bzImage")
+	kvmtool := flag.String("kvmtool", "", "a static lkvm, to be compared")
+	stile := flag.String("stile", "bin/stile", "the stile to be compared")
+	flag.Parse()
+	if err := run(*runs, *image, *kvmtool, *stile); err != nil {
 		fmt.Fprintln(os.Stderr, "rival:", err)
 		os.Exit(1)
 	}
 }
 
-func run(lkvm string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+func run(runs int, image, kvmtool, stile string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
-	lkvm, err := filepath.Abs(lkvm)
-	if err != nil {
-		return err
-	}
-	initramfs, err := emptyInitramfs()
-	if err != nil {
-		return err
-	}
-	defer os.Remove(initramfs)
-	cache, err := images.Open("")
-	if err != nil {
-		return err
-	}
-	kernel, err := cache.DefaultKernel(ctx)
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	host, err := guest.ResumeLab(ctx, guest.Spec{}, guest.LabSpec{}, os.Stderr)
+	host, err := guest.OpenLab(ctx, guest.LabSpec{}, os.Stderr)
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	// The kernel has no /init to run and panics, which resets it: start to userspace to end.
-	_, err = host.Host.Run(ctx, &lab.Options{Dir: path.Clean(agent.Preloaded), Args: []string{
-		lkvm, "run", "-k", kernel, "-i", initramfs, "-m", "512", "-c", "1", "--console", "serial",
-		"-p", "console=ttyS0 quiet noxsave panic=-1 loop.max_loop=0 rodata=off mitigations=off",
-	}})
-	fmt.Printf("lkvm: %d ms\n", time.Since(start).Milliseconds())
-	return err
+	vmms, err := install(ctx, host, image, kvmtool, stile)
+	if err != nil {
+		return err
+	}
+	for i := range runs + 1 {
+		for _, v := range vmms {
+			took, err := measure(ctx, host, v.args)
+			if err != nil {
+				return fmt.Errorf("%s: %w", v.name, err)
+			}
+			if i > 0 { // the first run warms caches
+				v.runs = append(v.runs, took)
+			}
+		}
+	}
+	fmt.Printf("start to userspace to end, %d runs in turn, ms: min / median / max\n", runs)
+	for _, v := range vmms {
+		slices.Sort(v.runs)
+		fmt.Printf("%-14s %5d / %5d / %5d\n", v.name, v.runs[0].Milliseconds(), v.runs[len(v.runs)/2].Milliseconds(), v.runs[len(v.runs)-1].Milliseconds())
+	}
+	return nil
 }
 
-// emptyInitramfs writes an archive whose /init is no program.
-func emptyInitramfs() (string, error) {
+// install puts everything into the nested host and returns who is compared.
+func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile string) ([]*vmm, error) {
+	archive, err := measuredInitramfs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(archive)
+	put := func(from, to string) error {
+		from, err := filepath.Abs(from)
+		if err != nil {
+			return err
+		}
+		_, err = shell(ctx, host, `mkdir -p "$(dirname "$2")" && cp -L "$1" "$2" && chmod 755 "$2"`, from, to)
+		return err
+	}
+	if err := errors.Join(put(image, kernel), put(archive, initramfs), put(stile, place+"/stile")); err != nil {
+		return nil, err
+	}
+	vmms := []*vmm{{name: "stile", args: []string{place + "/stile", "run", "-m", "256M", "-k", kernel, "-i", initramfs, "-a", cmdline + "k"}}}
+	if kvmtool != "" {
+		if err := put(kvmtool, place+"/lkvm"); err != nil {
+			return nil, err
+		}
+		vmms = append(vmms, &vmm{name: "kvmtool", args: []string{
+			place + "/lkvm", "run", "--nodefaults", "-k", kernel, "-i", initramfs, "-m", "256", "-c", "1", "--console", "serial",
+			"--network", "mode=none", "-p", cmdline + "k",
+		}})
+	}
+	if qemu, err := exec.LookPath("qemu-system-x86_64"); err == nil {
+		if _, err := shell(ctx, host, copyQEMU, qemu, place); err != nil {
+			return nil, err
+		}
+		vmms = append(vmms, &vmm{name: "QEMU microvm", args: []string{
+			"env", "LD_LIBRARY_PATH=" + place + "/lib", place + "/qemu", "-L", place + "/lib", "-M", "microvm,accel=kvm,rtc=on", "-cpu", "host", "-m", "256", "-smp", "1",
+			"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
+			"-kernel", kernel, "-initrd", initramfs, "-append", cmdline + "t", // it has no i8042
+		}})
+	}
+	return vmms, nil
+}
+
+// copyQEMU copies QEMU with its libraries and firmware: the nested host would read them from outside at each start.
+const copyQEMU = `mkdir -p "$2/lib" && cp -L "$1" "$2/qemu" && ldd "$1" | awk '/=> \//{print $3}' | xargs -I{} cp -L {} "$2/lib/"
+for f in bios-microvm.bin linuxboot_dma.bin; do
+	for d in /usr/share/qemu /usr/share/seabios /usr/share/qemu-kvm; do [ ! -e $d/$f ] || cp -L $d/$f "$2/lib/"; done
+done`
+
+// measuredInitramfs returns the path of an archive with package init as its first process.
+func measuredInitramfs(ctx context.Context) (string, error) {
+	dir, err := os.MkdirTemp("", "rival-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "init")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./hack/rival/init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the guest's init: %w: %s", err, out)
+	}
 	f, err := os.CreateTemp("", "rival-*.cpio")
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	contents := images.Initramfs{Files: []images.File{{Name: "/note", Mode: 0o644, Content: []byte("nothing to run")}}}
+	contents := images.Initramfs{Agent: &images.Agent{Path: program}}
 	return f.Name(), contents.Write(f)
+}
+
+func shell(ctx context.Context, host *guest.LabHost, script string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	status, err := host.Exec(ctx, &lab.Options{Args: append([]string{"sh", "-ec", script, "sh"}, args...), Stdout: &stdout, Stderr: &stderr})
+	if err == nil && status.ExitCode() != 0 {
+		err = fmt.Errorf("%s: %v: %s", script, status, stderr.String())
+	}
+	return stdout.String(), err
+}
+
+// measure runs one VMM; its guest must reach userspace.
+func measure(ctx context.Context, host *guest.LabHost, args []string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var output bytes.Buffer
+	stdin, never := io.Pipe() // a VMM whose input ends may end with it
+	defer never.Close()
+	start := time.Now()
+	_, err := host.Exec(ctx, &lab.Options{Args: args, Stdin: stdin, Stdout: &output, Stderr: &output})
+	took := time.Since(start)
+	if err == nil && !strings.Contains(output.String(), "userspace") {
+		err = fmt.Errorf("the guest did not reach userspace: %s", output.String())
+	}
+	return took, err
 }

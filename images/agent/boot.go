@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,10 +69,31 @@ func (g *guest) loadModules() {
 		if path == "" {
 			continue
 		}
+		if filepath.Base(path) == "kvm.ko" && os.Getenv(EnvLab) == "1" {
+			awaitClock()
+		}
 		if err := loadModule(path); err != nil && !errors.Is(err, unix.EEXIST) {
 			g.warn("load module %s: %v", path, err)
 		}
 		os.Remove(path)
+	}
+}
+
+const (
+	clockSource   = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+	clockLimit    = 10 * time.Second
+	clockInterval = 20 * time.Millisecond
+)
+
+// awaitClock waits until the kernel has measured its time-stamp counter for the second time, which takes some
+// seconds. A KVM that starts before keeps the first frequency, fails to scale to it, and all of its guests have
+// timers that fire a minute late; see kvm.VCPU.SetHostTSCKHz, which cures it for one VMM.
+func awaitClock() {
+	for end := time.Now().Add(clockLimit); time.Now().Before(end); time.Sleep(clockInterval) {
+		name, err := os.ReadFile(clockSource)
+		if err != nil || strings.TrimSpace(string(name)) == "tsc" {
+			return
+		}
 	}
 }
 

@@ -45,16 +45,6 @@ func FetchSource(ctx context.Context, cache *images.Cache, version string, progr
 	return s, nil
 }
 
-// SourceVersion returns the Version of the source that was last fetched as version, also if it
-// is no longer in the cache.
-func SourceVersion(cache *images.Cache, version string) (string, bool) {
-	p, ok := recall(cache, sourceMemo(version))
-	if !ok {
-		return "", false
-	}
-	return p.String(), true
-}
-
 func (p *pkg) tarball() string { return p.key() + ".tar.xz" }
 
 // source returns the newest source that apt has, from the cache if it is there.

@@ -22,18 +22,12 @@ func TestFetchSource(t *testing.T) {
 		entry{name: "linux-source-6.12/Makefile", text: "all:\n"},
 		entry{name: "linux-source-6.12/a/b", link: "../Makefile"},
 	))
-	if _, ok := SourceVersion(c, "6.12"); ok {
-		t.Error("a version before the first fetch")
-	}
 	s, err := FetchSource(t.Context(), c, "6.12", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.Version != "linux-source-6.12 6.12.117-1" {
 		t.Errorf("version %q", s.Version)
-	}
-	if got, ok := SourceVersion(c, "6.12"); !ok || got != s.Version {
-		t.Errorf("remembered %q, %v", got, ok)
 	}
 	f.calls()
 	if again, err := FetchSource(t.Context(), c, "6.12", nil); err != nil || *again != *s {
@@ -71,7 +65,7 @@ func TestBadSource(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
-			if _, ok := SourceVersion(c, "6.12"); ok {
+			if _, ok := recall(c, sourceMemo("6.12")); ok {
 				t.Error("a failure is remembered")
 			}
 			cachedKernels(t, c)

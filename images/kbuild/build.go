@@ -19,20 +19,52 @@ import (
 
 // Options says which kernel is built.
 type Options struct {
-	// Version is the kernel's, as in the name of the distribution's source package: "6.12". Not before 6.6.
+	// Version is the kernel's, as in the name of the distribution's source package: "6.12". "" is DefaultVersion. For the
+	// lab not before 6.6.
 	Version string
-	// Debug adds the kernel's own checks: KASAN, lockdep and others.
-	Debug bool
+	// Config is what the kernel is for.
+	Config Config
 	// Fragment is more configuration, lines like CONFIG_NAME=y, which override stile's.
 	Fragment string
+	// Fresh builds with the compiler of today where the cache has a kernel that another has built.
+	Fresh bool
 	// Jobs is how many programs run at once, 0 for one on each CPU. It does not change what is built.
 	Jobs int
 	// Progress, which may be nil, is told in a few words what is being done.
 	Progress func(string)
 }
 
+// DefaultVersion is the newest that was tried.
+const DefaultVersion = "6.12"
+
+// Config is one of the configurations that stile has.
+type Config string
+
+// The configurations.
+const (
+	Lab      Config = ""      // for the lab's nested host: KVM, VFIO, iommufd
+	LabDebug Config = "debug" // the same with the kernel's own checks: KASAN, lockdep and others
+	Guest    Config = "guest" // for guests: small, boots fast, everything built in
+)
+
+// Configs returns the configurations' names.
+func Configs() []Config { return []Config{Lab, LabDebug, Guest} }
+
+func (o Options) version() string {
+	if o.Version == "" {
+		return DefaultVersion
+	}
+	return o.Version
+}
+
 // layout is part of a kernel's key: it changes with what this package puts into a folder.
 const layout = "1"
+
+// prefix starts the names of all kernels that o asks for, whatever they were made from.
+func (o Options) prefix() string {
+	hash := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s", layout, o.fragment()))
+	return "built-" + o.version() + "-" + hex.EncodeToString(hash[:8]) + "-"
+}
 
 // key names a kernel in the cache.
 func (o Options) key(ctx context.Context, source string) (string, error) {
@@ -40,21 +72,14 @@ func (o Options) key(ctx context.Context, source string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	hash := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%s", layout, source, cc, o.fragment()))
-	return "built-" + o.Version + "-" + hex.EncodeToString(hash[:8]), nil
+	hash := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s", source, cc))
+	return o.prefix() + hex.EncodeToString(hash[:4]), nil
 }
 
-// Cached returns the kernel that Build would find in the cache.
+// Cached returns the kernel of o that was used last, from whichever package and by whichever compiler it was
+// made. It runs no program and asks no network.
 func Cached(cache *images.Cache, o Options) (*distro.Kernel, bool) {
-	source, ok := distro.SourceVersion(cache, o.Version)
-	if !ok {
-		return nil, false
-	}
-	key, err := o.key(context.Background(), source)
-	if err != nil {
-		return nil, false
-	}
-	dir, ok := cache.Lookup(images.KindTree, key)
+	dir, ok := cache.Latest(images.KindTree, o.prefix())
 	if !ok {
 		return nil, false
 	}
@@ -66,12 +91,12 @@ func Cached(cache *images.Cache, o Options) (*distro.Kernel, bool) {
 // 12 minutes of a CPU and, for as long, 2 GiB in the cache's folder; 100 MiB remain. The source is the one that
 // is in the cache, or else the newest that the package manager has.
 func Build(ctx context.Context, cache *images.Cache, o Options) (*distro.Kernel, error) {
-	if k, ok := Cached(cache, o); ok {
+	if k, ok := Cached(cache, o); ok && !o.Fresh {
 		return k, nil
 	}
 	k, err := o.build(ctx, cache)
 	if err != nil {
-		return nil, fmt.Errorf("build kernel %s: %w", o.Version, err)
+		return nil, fmt.Errorf("build kernel %s: %w", o.version(), err)
 	}
 	return k, nil
 }
@@ -89,7 +114,7 @@ func (o Options) build(ctx context.Context, cache *images.Cache) (*distro.Kernel
 	if err := checkTools(ctx); err != nil {
 		return nil, err
 	}
-	source, err := distro.FetchSource(ctx, cache, o.Version, o.Progress)
+	source, err := distro.FetchSource(ctx, cache, o.version(), o.Progress)
 	if err != nil {
 		return nil, err
 	}

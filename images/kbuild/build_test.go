@@ -214,19 +214,23 @@ func TestKey(t *testing.T) {
 	if _, err := Build(t.Context(), f.cache, Options{Version: "6.12"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := Cached(f.cache, Options{Version: "6.12", Jobs: 7}); !ok {
+	if _, ok := Cached(f.cache, Options{Jobs: 7}); !ok {
 		t.Error("another number of jobs is another kernel")
 	}
 	for name, o := range map[string]Options{
-		"debug": {Version: "6.12", Debug: true}, "fragment": {Version: "6.12", Fragment: "CONFIG_X=y\n"}, "version": {Version: "6.13"},
+		"debug": {Version: "6.12", Config: LabDebug}, "guest": {Version: "6.12", Config: Guest}, "fragment": {Version: "6.12", Fragment: "CONFIG_X=y\n"}, "version": {Version: "6.13"},
 	} {
 		if _, ok := Cached(f.cache, o); ok {
 			t.Errorf("another %s is the same kernel", name)
 		}
 	}
 	f.write("gcc-version", "2")
-	if _, ok := Cached(f.cache, Options{Version: "6.12"}); ok {
-		t.Error("another compiler is the same kernel")
+	before, ok := Cached(f.cache, Options{Version: "6.12"})
+	if !ok {
+		t.Error("a new compiler makes the kernel unusable")
+	}
+	if after, err := Build(t.Context(), f.cache, Options{Fresh: true}); err != nil || after.Image == before.Image {
+		t.Errorf("another compiler is the same kernel, %v", err)
 	}
 }
 

@@ -15,11 +15,17 @@ var baseFragment string
 //go:embed l1-debug.config
 var debugFragment string
 
+//go:embed guest.config
+var guestFragment string
+
 // fragment returns the lines of configuration that are wanted. Later ones override earlier ones.
 func (o Options) fragment() string {
 	text := baseFragment
-	if o.Debug {
+	switch o.Config {
+	case LabDebug:
 		text += debugFragment
+	case Guest:
+		text = guestFragment
 	}
 	return text + o.Fragment
 }

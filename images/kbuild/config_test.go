@@ -25,8 +25,9 @@ func TestCheckConfig(t *testing.T) {
 
 // TestFragments holds stile's own fragments to what the lab counts on.
 func TestFragments(t *testing.T) {
-	for _, debug := range []bool{false, true} {
-		got, err := parseConfig(Options{Debug: debug, Fragment: "CONFIG_NR_CPUS=2\n"}.fragment())
+	for _, config := range []Config{Lab, LabDebug} {
+		debug := config == LabDebug
+		got, err := parseConfig(Options{Config: config, Fragment: "CONFIG_NR_CPUS=2\n"}.fragment())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,6 +42,21 @@ func TestFragments(t *testing.T) {
 		if _, ok := got["CONFIG_PROVE_LOCKING"]; ok != debug {
 			t.Errorf("debug %v: PROVE_LOCKING %v", debug, ok)
 		}
+	}
+}
+
+func TestGuestFragmentHasNoModules(t *testing.T) {
+	got, err := parseConfig(Options{Config: Guest}.fragment())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range got {
+		if value == "m" {
+			t.Errorf("%s is a module", name)
+		}
+	}
+	if got["CONFIG_NET_9P_VIRTIO"] != "y" || got["CONFIG_VIRTIO_CONSOLE"] != "y" {
+		t.Error("the agent can't work")
 	}
 }
 

@@ -105,6 +105,14 @@ func (h *LabHost) watch(ctx context.Context) error {
 	}
 }
 
+// Program is this program's path in the nested host.
+func (h *LabHost) Program() string {
+	if h.self == lab.Self {
+		return lab.Program
+	}
+	return h.self
+}
+
 // Env is the environment for commands in the nested host: this process's, but for what names places that can't
 // be written there, and with stile in the PATH.
 func (h *LabHost) Env() []string {
@@ -113,7 +121,7 @@ func (h *LabHost) Env() []string {
 		switch {
 		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, "TMPDIR="):
 		case strings.HasPrefix(e, "PATH="):
-			env = append(env, "PATH="+path.Dir(lab.Program)+":"+strings.TrimPrefix(e, "PATH="))
+			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH="))
 		default:
 			env = append(env, e)
 		}

@@ -25,8 +25,9 @@ const (
 const packagedVersion = "6.1"
 
 // labKernel finds the kernel that l asks for, and fetches a packaged one. Where none is named it is the
-// built one, if there is one: twice as fast as any other. Without devices the guests' default kernel will
-// do, which is there already; with devices it takes VFIO, and the distribution's has it.
+// built one, if there is one: twice as fast as any other, or a packaged one that was fetched before. Without
+// devices the guests' default kernel will do, which is there already; with devices it takes VFIO, and the
+// distribution's has it.
 func labKernel(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topology, progress io.Writer) (*distro.Kernel, error) {
 	say := func(line string) {
 		if progress != nil {
@@ -37,6 +38,9 @@ func labKernel(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topol
 	case LabKernelAuto:
 		if built, ok := kbuild.Cached(cache, kbuild.Options{}); ok {
 			return built, nil
+		}
+		if packaged, ok := distro.Lookup(cache, packagedVersion); ok {
+			return packaged, nil
 		}
 		if t.Plain() {
 			return defaultLabKernel(ctx, cache)
@@ -50,23 +54,19 @@ func labKernel(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topol
 	case LabKernelHost:
 		return distro.Host()
 	case LabKernelBuilt, LabKernelDebug:
-		options := kbuild.Options{Debug: l.Kernel == LabKernelDebug}
-		if built, ok := kbuild.Cached(cache, options); ok {
+		config := kbuild.Lab
+		if l.Kernel == LabKernelDebug {
+			config = kbuild.LabDebug
+		}
+		if built, ok := kbuild.Cached(cache, kbuild.Options{Config: config}); ok {
 			return built, nil
 		}
-		return nil, fmt.Errorf("the lab's kernel %q was not built yet: run `stile lab kernel build%s`", l.Kernel, debugFlag(options.Debug))
+		return nil, fmt.Errorf("the lab's kernel %q was not built yet: run `stile lab kernel build %s`", l.Kernel, config)
 	}
 	if isPath(l.Kernel) {
 		return distro.FromPath(l.Kernel, l.Modules)
 	}
 	return distro.Fetch(ctx, cache, l.Kernel, say)
-}
-
-func debugFlag(debug bool) string {
-	if debug {
-		return " --debug"
-	}
-	return ""
 }
 
 func isPath(name string) bool { return strings.Contains(name, "/") }
