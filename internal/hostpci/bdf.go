@@ -115,7 +115,10 @@ func (c Class) String() string { return fmt.Sprintf("%06x", uint32(c)) }
 // MarshalText implements encoding.TextMarshaler.
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-const classBridgePCI = 0x0604 // base class and subclass
+const (
+	classBridges   = 0x06   // base class: host bridges, ISA bridges, PCI bridges, …
+	classBridgePCI = 0x0604 // base class and subclass
+)
 
 // isUUID tells whether s is a UUID in its 36-character form, as mdev wants it.
 func isUUID(s string) bool {

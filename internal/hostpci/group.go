@@ -74,6 +74,14 @@ func (g *Group) Functions() []BDF {
 	return list
 }
 
+// member returns the function that a member is, nil for others and for what is gone.
+func (s *Snapshot) member(m Member) *Function {
+	if m.Function == nil {
+		return nil
+	}
+	return s.Function(*m.Function)
+}
+
 func (h *Host) scanGroups(s *Snapshot) {
 	names, _ := h.tree.list(iommuGroups)
 	for _, name := range names {
@@ -168,17 +176,22 @@ func compareMembers(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// Endpoints returns the members of a group that can be bound: its PCI functions without
-// bridges and without those that donate the group to a mediated device.
+// Endpoints returns the members of a group that are to be bound when all of it shall go
+// to a guest: its PCI functions without bridges, without parts of the chipset that have
+// no driver, and without those that donate the group to a mediated device.
 func (s *Snapshot) Endpoints(id int) ([]BDF, error) {
 	g := s.Group(id)
 	if g == nil {
 		return nil, fmt.Errorf("no IOMMU group %d on this host; see stile devices", id)
 	}
 	var list []BDF
-	for _, b := range g.Functions() {
-		if f := s.Function(b); f != nil && !f.Bridge && f.Status != StatusDonates {
-			list = append(list, b)
+	for _, m := range g.Members {
+		f := s.member(m)
+		if f == nil || f.Bridge {
+			continue
+		}
+		if m.Status == StatusHostDriver || m.Status == StatusVFIO || worthBinding(s, m) {
+			list = append(list, f.Address)
 		}
 	}
 	if len(list) == 0 {

@@ -31,12 +31,12 @@ func (h *Host) Uses(s *Snapshot, f *Function) []Use {
 	if f.Driver == "" {
 		return nil
 	}
-	var uses []Use
 	if f.Status == StatusVFIO || f.Status == StatusDonates {
 		return append(h.vfioUses(s, f), h.mediatedUses(s, f)...)
 	}
-	disks := h.devicesOf(f.Address, "/sys/class/block")
-	uses = append(uses, h.diskUses(append(disks, h.multipathDisks(f.Address)...))...)
+	var uses []Use
+	disks := append(h.devicesOf(f.Address, classBlock), h.multipathDisks(f.Address)...)
+	uses = append(uses, h.diskUses(disks)...)
 	uses = append(uses, h.networkUses(f.Address)...)
 	uses = append(uses, h.displayUses(f.Address)...)
 	uses = append(uses, h.mediatedUses(s, f)...)
@@ -216,9 +216,11 @@ func (h *Host) vfioUses(s *Snapshot, f *Function) []Use {
 	return uses
 }
 
-// nodeUses tells which processes have a disk or a display of the function open.
+// nodeUses tells which processes have a disk, a display or a sound card of the function
+// open.
 func (h *Host) nodeUses(b BDF, disks []string) []Use {
-	nodes := slices.Concat(disks, h.devicesOf(b, "/sys/class/drm"), h.devicesOf(b, "/sys/class/sound"))
+	nodes := slices.Concat(disks, h.devicesOf(b, "/sys/class/nvme"), h.devicesOf(b, "/sys/class/nvme-generic"),
+		h.devicesOf(b, "/sys/class/drm"), h.devicesOf(b, "/sys/class/sound"))
 	if len(nodes) == 0 {
 		return nil
 	}

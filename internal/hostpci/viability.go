@@ -93,7 +93,7 @@ func viability(s *Snapshot, g *Group) Viability {
 	var bind, unbound, other []string
 	for _, m := range g.Members {
 		v.Usable = v.Usable || m.Status.Ready()
-		if (m.Status == StatusNoDriver || m.Status == StatusStub) && m.Function != nil {
+		if worthBinding(s, m) {
 			unbound = append(unbound, m.Name)
 		}
 		if m.Status.fine() {
@@ -117,6 +117,13 @@ func viability(s *Snapshot, g *Group) Viability {
 		v.Remedy = joinRemedies(unbound, nil)
 	}
 	return v
+}
+
+// worthBinding tells whether a member that blocks nothing is something a guest could
+// want. Parts of the chipset without a driver (base class 06) are not.
+func worthBinding(s *Snapshot, m Member) bool {
+	f := s.member(m)
+	return f != nil && (m.Status == StatusNoDriver || m.Status == StatusStub) && f.Class>>16 != classBridges
 }
 
 // blocker describes a member on a host driver. The remedy is "" where it is to bind it.
