@@ -23,7 +23,11 @@ func (c call) fail(object string, err error) error {
 func (c call) failMap(b Backend, m mapping, err error) error {
 	object := fmt.Sprintf("%v, memory at %#x", m, m.addr())
 	if errors.Is(err, unix.ENOMEM) {
-		if why := CheckMemlock(b, m.size()); why != nil {
+		why := CheckMemlock(b, m.size())
+		if why == nil {
+			why = CheckMemoryGroup(m.size())
+		}
+		if why != nil {
 			return fmt.Errorf("%s: %s: %w: %w", c.name, object, err, why)
 		}
 	}

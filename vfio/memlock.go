@@ -17,17 +17,16 @@ const initUserNS = "user:[4026531837]"
 
 // memlock is what decides whether memory may be pinned.
 type memlock struct {
-	limit   uint64 // RLIMIT_MEMLOCK, bytes
-	used    uint64 // bytes that count against it already
-	exempt  bool   // CAP_IPC_LOCK in the first user namespace
-	group   string // control group whose limit is the smallest, "" for none
-	maximum uint64 // that limit, bytes
+	limit  uint64 // RLIMIT_MEMLOCK, bytes
+	used   uint64 // bytes that count against it already
+	exempt bool   // CAP_IPC_LOCK in the first user namespace
 }
 
-// CheckMemlock tells before anything is pinned whether need bytes may be: the VM's RAM, and
-// where BARs are mapped for peers, these. The error says what to raise, and how.
+// CheckMemlock tells before anything is pinned whether need bytes may be: the VM's RAM, in
+// whatever pages, and BARs that are mapped for peers are not counted. The error says what to
+// raise, and how.
 func CheckMemlock(b Backend, need uint64) error {
-	m, err := readMemlock("/proc/thread-self", "/sys/fs/cgroup")
+	m, err := readMemlock("/proc/thread-self")
 	if err != nil {
 		return err
 	}
@@ -37,21 +36,32 @@ func CheckMemlock(b Backend, need uint64) error {
 // check implements CheckMemlock. Groups count what the process has locked, iommufd what its
 // user has pinned in all processes, which cannot be read.
 func (m memlock) check(b Backend, need uint64) error {
-	used := m.used
+	used, with := m.used, amount(m.used)+" are already"
 	if b == IOMMUFD {
-		used = 0
+		used, with = 0, "for all processes of the user"
 	}
-	if !m.exempt && m.limit != math.MaxUint64 && (need > m.limit || used > m.limit-need) {
-		whole := kib(need) + kib(used)
-		return fmt.Errorf("%s of memory must be pinned for DMA, and %s are allowed to be locked (RLIMIT_MEMLOCK; %s are already): "+
-			"raise the limit with ulimit -l %d, LimitMEMLOCK=%dK in a systemd unit, or a line \"memlock %d\" in /etc/security/limits.conf, "+
-			"or run with CAP_IPC_LOCK", amount(need), amount(m.limit), amount(used), whole, whole, whole)
+	if m.exempt || m.limit == math.MaxUint64 || need <= m.limit && used <= m.limit-need {
+		return nil
 	}
-	if m.group != "" && need > m.maximum {
-		return fmt.Errorf("%s of memory must be pinned for DMA, and the control group %s may have %s (memory.max): "+
-			"raise it, or MemoryMax= of its systemd unit", amount(need), m.group, amount(m.maximum))
+	whole := kib(need) + kib(used)
+	return fmt.Errorf("%s of memory must be pinned for DMA, and %s are allowed to be locked (RLIMIT_MEMLOCK; %s): "+
+		"raise the limit with ulimit -l %d, LimitMEMLOCK=%dK in a systemd unit, or memlock in /etc/security/limits.conf, "+
+		"or run with CAP_IPC_LOCK", amount(need), amount(m.limit), with, whole, whole)
+}
+
+// CheckMemoryGroup tells whether the process's control group may have need bytes of memory at
+// all, as pinned memory is never swapped out. Pages of the hugetlb pool do not count.
+func CheckMemoryGroup(need uint64) error {
+	return checkGroup("/proc/self", "/sys/fs/cgroup", need)
+}
+
+func checkGroup(proc, cgroups string, need uint64) error {
+	group, maximum := smallestMax(proc, cgroups)
+	if group == "" || need <= maximum {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s of memory must be pinned for DMA, and the control group %s may have %s (memory.max): "+
+		"raise it, or MemoryMax= of its systemd unit", amount(need), group, amount(maximum))
 }
 
 // amount writes n bytes for people, rounded up.
@@ -66,7 +76,7 @@ func amount(n uint64) string {
 func kib(n uint64) uint64 { return n>>10 + (n&1023+1023)>>10 }
 
 // readMemlock reads the limits of the task whose folder is proc: capabilities are a thread's.
-func readMemlock(proc, cgroups string) (memlock, error) {
+func readMemlock(proc string) (memlock, error) {
 	var m memlock
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l); err != nil {
@@ -83,7 +93,6 @@ func readMemlock(proc, cgroups string) (memlock, error) {
 	// The kernel asks for the capability on the host, not in a container's user namespace.
 	ns, err := os.Readlink(filepath.Join(proc, "ns/user"))
 	m.exempt = effective&(1<<unix.CAP_IPC_LOCK) != 0 && (err != nil || ns == initUserNS)
-	m.group, m.maximum = smallestMax(proc, cgroups)
 	return m, nil
 }
 

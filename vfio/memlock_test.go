@@ -23,9 +23,6 @@ func TestMemlockCheck(t *testing.T) {
 		"iommufd counts by user":   {memlock{limit: 600 * mib, used: 100 * mib}, IOMMUFD, 512 * mib, ""},
 		"CAP_IPC_LOCK":             {memlock{limit: 8 * mib, exempt: true}, Legacy, 512 * mib, ""},
 		"unlimited":                {memlock{limit: math.MaxUint64, used: mib}, Legacy, 512 * mib, ""},
-		"control group":            {memlock{limit: math.MaxUint64, group: "/vm.slice", maximum: 256 * mib}, Legacy, 512 * mib, "/vm.slice may have 256 MiB"},
-		"control group suffices":   {memlock{limit: math.MaxUint64, group: "/vm.slice", maximum: 1024 * mib}, Legacy, 512 * mib, ""},
-		"control group and no cap": {memlock{exempt: true, group: "/vm.slice", maximum: 256 * mib}, IOMMUFD, 512 * mib, "MemoryMax="},
 		"more than there is":       {memlock{limit: mib}, Legacy, math.MaxUint64, "RLIMIT_MEMLOCK"},
 	} {
 		err := test.m.check(test.backend, test.need)
@@ -57,14 +54,17 @@ func TestReadMemlock(t *testing.T) {
 			check(t, os.MkdirAll(filepath.Join(cgroups, dir), 0o755))
 			check(t, os.WriteFile(filepath.Join(cgroups, dir, "memory.max"), []byte(text), 0o644))
 		}
-		m, err := readMemlock(proc, cgroups)
+		m, err := readMemlock(proc)
 		check(t, err)
-		if m.exempt != test.exempt || m.used != test.used || m.group != "/a/b" || m.maximum != 500000 {
+		if m.exempt != test.exempt || m.used != test.used {
 			t.Errorf("%s: %+v", name, m)
 		}
+		check(t, checkGroup(proc, cgroups, 500000))
+		wantError(t, checkGroup(proc, cgroups, 500001), "/a/b may have 489 KiB", "MemoryMax=")
 	}
-	if _, err := readMemlock(t.TempDir(), t.TempDir()); err == nil {
+	if _, err := readMemlock(t.TempDir()); err == nil {
 		t.Error("no error without status")
 	}
 	check(t, CheckMemlock(Legacy, 4096))
+	check(t, CheckMemoryGroup(4096))
 }

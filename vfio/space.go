@@ -117,7 +117,7 @@ func (s *Space) Limits() Limits {
 }
 
 // Attach opens a device and puts it into the Space. What is mapped, the device can reach
-// from then on; the device itself is in reset state and may not master the bus.
+// from then on; the kernel has reset the device, if it can be, and lets it not master the bus.
 func (s *Space) Attach(n Node) (*Device, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
