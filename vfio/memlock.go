@@ -22,9 +22,9 @@ type memlock struct {
 	exempt bool   // CAP_IPC_LOCK in the first user namespace
 }
 
-// CheckMemlock tells before anything is pinned whether need bytes may be: the VM's RAM, in
-// whatever pages, and BARs that are mapped for peers are not counted. The error says what to
-// raise, and how.
+// CheckMemlock tells before anything is pinned whether need bytes may be. The VM's RAM counts,
+// in whatever pages, BARs that are mapped for peers do not. The error says what to raise, and
+// how.
 func CheckMemlock(b Backend, need uint64) error {
 	m, err := readMemlock("/proc/thread-self")
 	if err != nil {

@@ -16,14 +16,14 @@ func TestMemlockCheck(t *testing.T) {
 		need    uint64
 		want    string // "" if it may
 	}{
-		"enough":                   {memlock{limit: 64 * mib}, Legacy, 64 * mib, ""},
-		"too little":               {memlock{limit: 8 * mib}, Legacy, 512 * mib, "ulimit -l 524288"},
-		"systemd":                  {memlock{limit: 8 * mib}, Legacy, 512 * mib, "LimitMEMLOCK=524288K"},
-		"with what is locked":      {memlock{limit: 600 * mib, used: 100 * mib}, Legacy, 512 * mib, "ulimit -l 626688"},
-		"iommufd counts by user":   {memlock{limit: 600 * mib, used: 100 * mib}, IOMMUFD, 512 * mib, ""},
-		"CAP_IPC_LOCK":             {memlock{limit: 8 * mib, exempt: true}, Legacy, 512 * mib, ""},
-		"unlimited":                {memlock{limit: math.MaxUint64, used: mib}, Legacy, 512 * mib, ""},
-		"more than there is":       {memlock{limit: mib}, Legacy, math.MaxUint64, "RLIMIT_MEMLOCK"},
+		"enough":                 {memlock{limit: 64 * mib}, Legacy, 64 * mib, ""},
+		"too little":             {memlock{limit: 8 * mib}, Legacy, 512 * mib, "ulimit -l 524288"},
+		"systemd":                {memlock{limit: 8 * mib}, Legacy, 512 * mib, "LimitMEMLOCK=524288K"},
+		"with what is locked":    {memlock{limit: 600 * mib, used: 100 * mib}, Legacy, 512 * mib, "ulimit -l 626688"},
+		"iommufd counts by user": {memlock{limit: 600 * mib, used: 100 * mib}, IOMMUFD, 512 * mib, ""},
+		"CAP_IPC_LOCK":           {memlock{limit: 8 * mib, exempt: true}, Legacy, 512 * mib, ""},
+		"unlimited":              {memlock{limit: math.MaxUint64, used: mib}, Legacy, 512 * mib, ""},
+		"more than there is":     {memlock{limit: mib}, Legacy, math.MaxUint64, "RLIMIT_MEMLOCK"},
 	} {
 		err := test.m.check(test.backend, test.need)
 		switch {
