@@ -22,6 +22,18 @@ func TestLabNotViable(t *testing.T) {
 	})
 }
 
+// TestLabNotIsolated has STILE_VFIO_NOT_ISOLATED on a host without interrupt remapping.
+func TestLabNotIsolated(t *testing.T) {
+	nodes := labNodes(t, "STILE_VFIO_NOT_ISOLATED")
+	forEachBackend(t, nodes, func(t *testing.T, b Backend) {
+		_, err := labSpace(t, b).Attach(nodes[0])
+		if !errors.Is(err, unix.EPERM) {
+			t.Errorf("got %v", err)
+		}
+		wantError(t, err, "allow_unsafe_interrupts=1")
+	})
+}
+
 // TestLabReleaseRequest unbinds the device from under the test, which waits until it closes.
 func TestLabReleaseRequest(t *testing.T) {
 	nodes := labNodes(t, "STILE_VFIO_EDU")

@@ -24,6 +24,8 @@ import (
 //	STILE_VFIO_EDU    QEMU's edu, alone in its group
 //	STILE_VFIO_GROUP  several edu of one group, separated by commas
 //	STILE_VFIO_MSIX   a device with MSI-X
+//
+// and in others that stand at their tests.
 const labVariable = "STILE_VFIO_LAB"
 
 // labNodes returns the devices of a variable.
