@@ -21,6 +21,7 @@ type bindFlags struct {
 
 func (f *bindFlags) add(c *cobra.Command, force string) {
 	c.Flags().IntVar(&f.group, "group", -1, "take all functions of an IOMMU group that can be bound")
+	c.Flags().Lookup("group").DefValue = "0" // so that help shows no default; 0 is a group, too
 	c.Flags().BoolVar(&f.force, "force", false, force)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be written, as shell commands, and change nothing")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")

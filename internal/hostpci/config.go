@@ -88,11 +88,8 @@ type portType uint8
 const (
 	portEndpoint   portType = 0x0
 	portRoot       portType = 0x4
-	portUpstream   portType = 0x5
 	portDownstream portType = 0x6
 	portToPCI      portType = 0x7 // PCIe to conventional PCI
-	portFromPCI    portType = 0x8
-	portCollector  portType = 0xa // root complex event collector
 	notExpress     portType = 0xff
 )
 

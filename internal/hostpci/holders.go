@@ -25,6 +25,13 @@ func joinProcesses(list []Process) string {
 	return joinAnd(texts)
 }
 
+func choose(first bool, a, b string) string {
+	if first {
+		return a
+	}
+	return b
+}
+
 // openers returns who has which of the device files open whose path wanted accepts, and
 // whether all processes could be asked: without root only the user's own can.
 func (h *Host) openers(wanted func(path string) bool) (map[string][]Process, bool) {

@@ -49,7 +49,7 @@ func newHost(root string) *Host {
 	return &Host{tree: tree{root: root}, lockPatience: 10 * time.Second, noticeAfter: 2 * time.Second}
 }
 
-// Snapshot is what Scan found. It is not changed afterwards.
+// Snapshot is what Scan found. But for the names it is not changed afterwards.
 type Snapshot struct {
 	// IOMMU is how this host's IOMMU does.
 	IOMMU IOMMU `json:"iommu"`

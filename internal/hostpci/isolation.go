@@ -27,24 +27,30 @@ const (
 	textNoReason    = "The kernel put these devices in one group, and their configuration spaces do not show why: an IOMMU or platform that can't tell them apart, or a device that is known to use another's address."
 	textMediated    = "%s is a mediated device in its parent's group: it stands for the parent, whose driver donates the group."
 	textTogether    = "So all of the group goes to one guest, or none of it."
-
-	whyAbsent  = "it has no ACS (access control)"
-	whyOff     = "its ACS (access control) is not all switched on"
-	whyUnknown = "its ACS (access control) can't be read (that takes root, and a device that is awake)"
-	whyAbove   = "its own ACS is on, so the gap is between it and the root"
 )
 
 // why explains an ACS state in a sentence's end.
 func (a ACS) why() string {
 	switch a {
 	case ACSAbsent:
-		return whyAbsent
+		return "it has no ACS (access control)"
 	case ACSOff:
-		return whyOff
+		return "its ACS (access control) is not all switched on"
 	case ACSOn:
-		return whyAbove
+		return "its own ACS is on, so the gap is between it and the root"
 	}
-	return whyUnknown
+	return "its ACS (access control) can't be read (that takes root, and a device that is awake)"
+}
+
+// whySlot is the same for functions of one device.
+func (a ACS) whySlot() string {
+	switch a {
+	case ACSAbsent:
+		return "they have no ACS (access control)"
+	case ACSOff:
+		return "their ACS (access control) is not all switched on"
+	}
+	return "their ACS (access control) can't be read (that takes root, and a device that is awake)"
 }
 
 // Explain says why a group has these members. It reads configuration spaces, which can
@@ -108,20 +114,19 @@ func (e *explainer) bridges(members []BDF) {
 		}
 		names := joinBDFs(below[up])
 		one := len(below[up]) == 1
-		switch port := e.config(up).port(); {
-		case port == portToPCI || port == notExpress && len(e.config(up)) >= basicSize:
+		if e.toConventional(up) {
 			e.say(choose(one, textPCIBusOne, textPCIBus), names, up)
-		default:
+		} else {
 			e.say(choose(one, textBridgeOne, textBridge), names, up, e.acsOf(up).why())
 		}
 	}
 }
 
-func choose(one bool, singular, plural string) string {
-	if one {
-		return singular
-	}
-	return plural
+// toConventional tells whether the bus behind a bridge is a conventional PCI bus.
+func (e *explainer) toConventional(bridge BDF) bool {
+	c := e.config(bridge)
+	port := c.port()
+	return port == portToPCI || port == notExpress && len(c) >= basicSize
 }
 
 // slots explains members that are functions of one device.
@@ -146,14 +151,8 @@ func (e *explainer) slot(functions []BDF) {
 			worst = a
 		}
 	}
-	switch worst {
-	case ACSOn: // the device isn't the reason
-	case ACSAbsent:
-		e.say(textSlot, joinBDFs(functions), "they have no ACS (access control)")
-	case ACSOff:
-		e.say(textSlot, joinBDFs(functions), "their ACS (access control) is not all switched on")
-	default:
-		e.say(textSlot, joinBDFs(functions), "their ACS (access control) can't be read (that takes root, and a device that is awake)")
+	if worst != ACSOn { // otherwise the device isn't the reason
+		e.say(textSlot, joinBDFs(functions), worst.whySlot())
 	}
 }
 
@@ -164,11 +163,7 @@ func order(a ACS) int { return slices.Index([]ACS{ACSOn, ACSUnknown, ACSOff, ACS
 // member, which explains the group already.
 func (e *explainer) conventional(b BDF) bool {
 	up, ok := e.host.upstream(b)
-	if !ok || !slices.Contains(e.group.Functions(), up) {
-		return false
-	}
-	port := e.config(up).port()
-	return port == portToPCI || port == notExpress && len(e.config(up)) >= basicSize
+	return ok && slices.Contains(e.group.Functions(), up) && e.toConventional(up)
 }
 
 func (e *explainer) config(b BDF) configSpace {

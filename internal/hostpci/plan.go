@@ -3,6 +3,7 @@ package hostpci
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -78,7 +79,7 @@ func (h *Host) planBind(j *journal, functions []BDF, o BindOptions) (*Plan, erro
 	}
 	p := &Plan{Steps: []Step{}}
 	var faults []error
-	for _, b := range functions {
+	for _, b := range once(functions) {
 		step, err := h.planFunction(s, j, b, o)
 		if err != nil {
 			faults = append(faults, err)
@@ -90,6 +91,17 @@ func (h *Host) planBind(j *journal, functions []BDF, o BindOptions) (*Plan, erro
 		}
 	}
 	return p, errors.Join(faults...)
+}
+
+// once leaves out what is named again.
+func once(functions []BDF) []BDF {
+	var list []BDF
+	for _, b := range functions {
+		if !slices.Contains(list, b) {
+			list = append(list, b)
+		}
+	}
+	return list
 }
 
 func checkDriverName(name string) error {
@@ -235,7 +247,7 @@ func (h *Host) PlanUnbind(functions []BDF, o UnbindOptions) (*Plan, error) {
 func (h *Host) planUnbind(s *Snapshot, j *journal, functions []BDF, o UnbindOptions) (*Plan, error) {
 	p := &Plan{Steps: []Step{}}
 	var faults []error
-	for _, b := range functions {
+	for _, b := range once(functions) {
 		step, err := h.planRestore(s, j, b, o)
 		if err != nil {
 			faults = append(faults, err)

@@ -41,7 +41,7 @@ func (h *Host) Uses(s *Snapshot, f *Function) []Use {
 	uses = append(uses, h.displayUses(f.Address)...)
 	uses = append(uses, h.mediatedUses(s, f)...)
 	if n := len(f.VirtualFunctions); n > 0 {
-		uses = append(uses, Use{"virtual-functions", fmt.Sprintf("%d virtual functions of it are switched on, which end with its driver", n)})
+		uses = append(uses, Use{"virtual-functions", fmt.Sprintf("%d virtual %s of it %s with its driver", n, choose(n == 1, "function", "functions"), choose(n == 1, "ends", "end"))})
 	}
 	return append(uses, h.nodeUses(f.Address, disks)...)
 }
