@@ -174,9 +174,7 @@ func (t *Topology) openMedia(dir string) (media, error) {
 				m.Close()
 				return media{}, err
 			}
-			fd := firstMediaFD + len(m.files)
-			m.files = append(m.files, f)
-			m.args = append(m.args, "-drive", fmt.Sprintf("if=none,id=%s,format=raw,file=/dev/fd/%d", id, fd))
+			m.args = append(m.args, "-drive", "if=none,id="+id+",format=raw,file="+m.add(f))
 		case p.net:
 			m.args = append(m.args, "-netdev", "user,restrict=on,id="+id)
 		case p.Kind == IVShmem:
@@ -187,6 +185,12 @@ func (t *Topology) openMedia(dir string) (media, error) {
 		}
 	}
 	return m, nil
+}
+
+// add has QEMU inherit f, and returns f's path there.
+func (m *media) add(f *os.File) string {
+	m.files = append(m.files, f)
+	return fmt.Sprintf("/dev/fd/%d", firstMediaFD+len(m.files)-1)
 }
 
 // open opens the disk's file, or makes one that ends with its last descriptor.

@@ -125,7 +125,10 @@ func (p *plan) start(b backend, extra []string, console io.Writer, m *migration)
 	if err != nil {
 		return nil, err
 	}
-	defer media.Close() // QEMU has descriptors of its own
+	defer func() { media.Close() }() // QEMU has descriptors of its own
+	if err := media.useRAM(&b); err != nil {
+		return nil, err
+	}
 	b.media = media
 	return p.qemu.start(&p.machine, b, extra, console, m.observe)
 }

@@ -32,7 +32,7 @@ const labVariable = "STILE_VFIO_LAB"
 func labNodes(t *testing.T, variable string) []Node {
 	t.Helper()
 	if os.Getenv(labVariable) == "" {
-		testenv.Missing(t, "vfio", labVariable+" is not set")
+		testenv.Missing(t, "nested", "TestInLab runs it in a nested host")
 	}
 	names := os.Getenv(variable)
 	if names == "" {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/internal/testenv"
 )
 
@@ -20,23 +21,19 @@ func TestDebianKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	find := exec.Command("../../hack/debian-kernel", filepath.Join(cache.Dir(), "debian"))
-	find.Stderr = os.Stderr
-	out, err := find.Output()
+	kernel, err := distro.Fetch(t.Context(), cache, "6.1", func(what string) { t.Log(what) })
 	if err != nil {
-		testenv.Missing(t, "debian-kernel", "hack/debian-kernel: "+err.Error())
+		testenv.Missing(t, "apt", err.Error())
 	}
-	kernel := strings.TrimSpace(string(out))
-	run := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "-k", kernel, "--", "sh", "-c", "uname -r; exit 4")
+	run := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "-k", kernel.Image, "--", "sh", "-c", "uname -r; exit 4")
 	run.Stderr = os.Stderr
 	kill := time.AfterFunc(processLimit, func() { run.Process.Kill() })
 	defer kill.Stop()
-	out, _ = run.Output() // the state tells
+	out, _ := run.Output() // the state tells
 	if code := run.ProcessState.ExitCode(); code != 4 {
 		t.Errorf("exit status %d, want 4", code)
 	}
-	release := strings.TrimPrefix(filepath.Base(kernel), "vmlinuz-")
-	if got := strings.TrimSpace(string(out)); got != release {
-		t.Errorf("the guest runs %q, want %q", got, release)
+	if got := strings.TrimSpace(string(out)); got != kernel.Release {
+		t.Errorf("the guest runs %q, want %q", got, kernel.Release)
 	}
 }

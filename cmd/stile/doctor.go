@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/distro"
+	"github.com/stile-vmm/stile/images/kbuild"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
@@ -39,7 +41,7 @@ type finding struct {
 }
 
 func newDoctorCommand() *cobra.Command {
-	var asJSON, onlyMissing bool
+	var asJSON, onlyMissing, toBuild bool
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Tell what this host can do, and the remedy for each lack",
@@ -52,6 +54,11 @@ if something is missing without which stile run does not work.`,
 			switch {
 			case onlyMissing:
 				printPackages(findings)
+				return nil
+			case toBuild:
+				for _, name := range kbuild.Missing(c.Context()) {
+					fmt.Println(name)
+				}
 				return nil
 			case asJSON:
 				if err := printJSON(findings); err != nil {
@@ -70,6 +77,7 @@ if something is missing without which stile run does not work.`,
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&onlyMissing, "missing", false, "print the Debian packages that stile run needs and that are missing, and nothing else")
+	c.Flags().BoolVar(&toBuild, "missing-to-build", false, "print the Debian packages that stile lab kernel build needs and that are missing, and nothing else")
 	return c
 }
 
@@ -97,6 +105,7 @@ func examine(ctx context.Context) []finding {
 		kvm,
 		examineQEMU(ctx, usable),
 		examineLabState(usable),
+		examineLabKernels(ctx),
 		examineKernel(ctx),
 		examineCache(),
 		examineGo(),
@@ -157,6 +166,33 @@ func examineLabState(usable bool) finding {
 	default:
 		f.Detail = "none saved yet: the first run boots the nested host once, about 10 s"
 	}
+	return f
+}
+
+// examineLabKernels tells which kernels the lab can have on this host.
+func examineLabKernels(ctx context.Context) finding {
+	f := finding{Name: "lab kernels", State: good}
+	cache, err := images.Open("")
+	if err != nil {
+		f.State, f.Detail = limited, err.Error()
+		return f
+	}
+	ways := []string{"default"}
+	if k, ok := kbuild.Cached(cache, kbuild.Options{}); ok {
+		ways = append(ways, "built ("+k.Release+")")
+	} else {
+		f.State, f.Remedy = limited, "stile lab kernel build makes one with iommufd, and the lab twice as fast"
+		if lacks := kbuild.Missing(ctx); len(lacks) > 0 {
+			f.Remedy += "; first apt-get install " + strings.Join(lacks, " ")
+		}
+	}
+	if _, err := exec.LookPath("apt-get"); err == nil {
+		ways = append(ways, "6.1 and others as packages")
+	}
+	if k, err := distro.Host(); err == nil && k.Modules != "" {
+		ways = append(ways, "host ("+k.Release+")")
+	}
+	f.Detail = strings.Join(append(ways, "any bzImage by its path"), ", ")
 	return f
 }
 
