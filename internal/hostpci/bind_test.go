@@ -367,8 +367,24 @@ func TestUnbindOfWhatIsNotOurs(t *testing.T) {
 	if err != nil || len(steps[0].Writes) != 0 {
 		t.Errorf("unbind of a function on its own driver: %+v, %v", steps, err)
 	}
-	_, err = h.Unbind(bdfs(t, wrapee), hostpci.UnbindOptions{Force: true})
-	wantError(t, err, "stile mdev unwrap")
+}
+
+// A wrapped function is given back by its driver's name, but not while its mediated
+// device is there, which would end in silence.
+func TestUnbindOfAWrappedFunction(t *testing.T) {
+	tree, _, h := bindHost(t)
+	tree.Driver("vfio-mdev-pci")
+	if _, err := h.Bind(bdfs(t, nicA), hostpci.BindOptions{Driver: "vfio-mdev-pci", Keep: true}); err != nil {
+		t.Fatal(err)
+	}
+	tree.Mediated(uuid, nicA, "vfio-mdev-pci", 3)
+	_, err := h.Unbind(bdfs(t, nicA), hostpci.UnbindOptions{})
+	wantError(t, err, "wrapped as mediated device "+uuid, "stile mdev unwrap 0000:03:00.0")
+	tree.Remove("/sys/bus/mdev/devices/" + uuid)
+	if _, err := h.Unbind(bdfs(t, nicA), hostpci.UnbindOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wantState(t, tree, nicA, "e1000e", "(null)")
 }
 
 // Whoever gives the function a third driver meanwhile keeps it.

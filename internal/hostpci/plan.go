@@ -266,6 +266,9 @@ func (h *Host) planRestore(s *Snapshot, j *journal, b BDF, o UnbindOptions) (Ste
 	if err := heldError(s, f); err != nil {
 		return Step{}, err
 	}
+	if children := s.children(b); f.Status == StatusDonates && len(children) > 0 && !o.Force {
+		return Step{}, fmt.Errorf("%v is wrapped as mediated device %s, which would end; use stile mdev unwrap %v", b, children[0].UUID, b)
+	}
 	override, err := h.override(b)
 	if err != nil {
 		return Step{}, err
@@ -284,8 +287,6 @@ func (h *Host) planRestore(s *Snapshot, j *journal, b BDF, o UnbindOptions) (Ste
 	switch {
 	case f.Status != StatusVFIO && f.Status != StatusDonates:
 		return step, nil
-	case f.Status == StatusDonates:
-		return Step{}, fmt.Errorf("%v is wrapped as a mediated device; use stile mdev unwrap %v", b, b)
 	case !o.Force:
 		return Step{}, fmt.Errorf("%v was not bound to %s by stile, so the driver to go back to is not known; with --force the kernel chooses one", b, f.Driver)
 	}
