@@ -8,9 +8,22 @@ import "fmt"
 func (f *Function) AddCapability(id uint8, body, writable []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	at, end := f.nextCap, f.nextCap+2+len(body)
-	if end > firstExtCap || len(writable) > len(body) {
-		return 0, fmt.Errorf("pci: %s: no room for capability %#x of %d bytes at %#x", f.name, id, 2+len(body), at)
+	at := f.nextCap
+	return at, f.addCapability(at, id, body, writable)
+}
+
+// AddCapabilityAt is AddCapability at an offset of the caller's choice, a multiple of 4. The
+// list has the order of the calls. The caller sees to it that capabilities do not overlap.
+func (f *Function) AddCapabilityAt(at int, id uint8, body, writable []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.addCapability(at, id, body, writable)
+}
+
+func (f *Function) addCapability(at int, id uint8, body, writable []byte) error {
+	end := at + 2 + len(body)
+	if at < firstCap || at%4 != 0 || end > firstExtCap || len(writable) > len(body) {
+		return fmt.Errorf("pci: %s: no room for capability %#x of %d bytes at %#x", f.name, id, 2+len(body), at)
 	}
 	c := &f.cfg
 	c.data[f.lastCap] = byte(at)
@@ -20,8 +33,8 @@ func (f *Function) AddCapability(id uint8, body, writable []byte) (int, error) {
 	c.data[RegStatus] |= statusCapabilities
 	f.lastCap = at + 1
 	f.express = f.express || id == CapExpress
-	f.nextCap = (end + 3) &^ 3
-	return at, nil
+	f.nextCap = max(f.nextCap, (end+3)&^3)
+	return nil
 }
 
 // AddExtCapability appends a PCI Express extended capability (PCIe 5.0, 7.6.3); body is
@@ -29,9 +42,23 @@ func (f *Function) AddCapability(id uint8, body, writable []byte) (int, error) {
 func (f *Function) AddExtCapability(id uint16, version uint8, body, writable []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	at, end := f.nextExt, f.nextExt+4+len(body)
-	if end > ConfigSize || len(writable) > len(body) || version > 15 {
-		return 0, fmt.Errorf("pci: %s: no room for extended capability %#x of %d bytes at %#x", f.name, id, 4+len(body), at)
+	at := f.nextExt
+	return at, f.addExtCapability(at, id, version, body, writable)
+}
+
+// AddExtCapabilityAt is AddExtCapability at an offset of the caller's choice, a multiple of 4.
+// The list has the order of the calls, and begins at 0x100. The caller sees to it that
+// capabilities do not overlap.
+func (f *Function) AddExtCapabilityAt(at int, id uint16, version uint8, body, writable []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.addExtCapability(at, id, version, body, writable)
+}
+
+func (f *Function) addExtCapability(at int, id uint16, version uint8, body, writable []byte) error {
+	end := at + 4 + len(body)
+	if at < firstExtCap || at%4 != 0 || end > ConfigSize || len(writable) > len(body) || version > 15 || f.lastExt == 0 && at != firstExtCap {
+		return fmt.Errorf("pci: %s: no room for extended capability %#x of %d bytes at %#x", f.name, id, 4+len(body), at)
 	}
 	c := &f.cfg
 	if f.lastExt != 0 {
@@ -41,6 +68,6 @@ func (f *Function) AddExtCapability(id uint16, version uint8, body, writable []b
 	copy(c.data[at+4:], body)
 	copy(c.write[at+4:], writable)
 	f.lastExt, f.express = at, true
-	f.nextExt = (end + 3) &^ 3
-	return at, nil
+	f.nextExt = max(f.nextExt, (end+3)&^3)
+	return nil
 }

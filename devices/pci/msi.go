@@ -16,16 +16,47 @@ const (
 	msiEnable  = 1 << 0
 	msi64      = 1 << 7
 	msiMasks   = 1 << 8
-	msiControl = 2  // offsets in the 64-bit layout with masks
-	msiAddress = 4  // 8 bytes
-	msiData    = 12 // 2 bytes
-	msiMask    = 16 // 4 bytes
-	msiPending = 20 // 4 bytes
-	msiSize    = 24
+	msiControl = 2 // offsets of registers; the others depend on the layout
+	msiAddress = 4 // 4 or 8 bytes
+	msiMaxSize = 24
 )
 
-// MSI is a function's MSI capability: 64-bit addresses, per-vector masks (PCI 3.0,
-// 6.8.1). Vectors are allocated when the guest enables them. All methods may be called
+// MSILayout says which of the four layouts an MSI capability has (PCI 3.0, 6.8.1).
+type MSILayout struct {
+	Wide  bool // addresses of 64 bits
+	Masks bool // a mask bit and a pending bit for each vector
+}
+
+func (l MSILayout) control() uint16 {
+	var c uint16
+	if l.Wide {
+		c |= msi64
+	}
+	if l.Masks {
+		c |= msiMasks
+	}
+	return c
+}
+
+// data, mask and pending are the offsets of registers.
+func (l MSILayout) data() int {
+	if l.Wide {
+		return msiAddress + 8
+	}
+	return msiAddress + 4
+}
+func (l MSILayout) mask() int    { return l.data() + 4 }
+func (l MSILayout) pending() int { return l.data() + 8 }
+
+// Size returns the bytes of a capability of this layout.
+func (l MSILayout) Size() int {
+	if l.Masks {
+		return l.pending() + 4
+	}
+	return l.data() + 2
+}
+
+// MSI is a function's MSI capability. Vectors are allocated when the guest enables them. All methods may be called
 // concurrently.
 type MSI struct {
 	alloc irq.Allocator
@@ -33,6 +64,8 @@ type MSI struct {
 	// OnVector and OnEnable are as those of MSIX; n is how many vectors the guest uses.
 	OnVector func(i int, v irq.Vector) error
 	OnEnable func(on bool, n int) error
+
+	layout MSILayout
 
 	mu      sync.Mutex
 	on      bool
@@ -49,42 +82,59 @@ func NewMSI(alloc irq.Allocator, n int) (*MSI, error) {
 	if n < 1 || n > MaxMSI || n&(n-1) != 0 {
 		return nil, fmt.Errorf("pci: MSI with %d vectors, not a power of two up to %d", n, MaxMSI)
 	}
-	return &MSI{alloc: alloc, vectors: make([]irq.Vector, n)}, nil
+	return &MSI{alloc: alloc, layout: MSILayout{Wide: true, Masks: true}, vectors: make([]irq.Vector, n)}, nil
 }
 
-// AddMSI gives f the capability.
-func (f *Function) AddMSI(m *MSI) error {
-	var body, writable [msiSize - 2]byte
+// AddMSI gives f the capability, with 64-bit addresses and masks.
+func (f *Function) AddMSI(m *MSI) error { return f.AddMSIAt(f.nextCap, m, m.layout) }
+
+// AddMSIAt is AddMSI with another layout and at an offset in config space of the caller's
+// choice.
+func (f *Function) AddMSIAt(at int, m *MSI, l MSILayout) error {
+	m.layout = l
+	size := l.Size()
+	var bytes, masks [msiMaxSize]byte
 	order := uint16(bits.Len(uint(len(m.vectors))) - 1)
-	binary.LittleEndian.PutUint16(body[0:], order<<1|msi64|msiMasks)
-	writable[0] = msiEnable | 7<<4
-	binary.LittleEndian.PutUint64(writable[msiAddress-2:], ^uint64(3))
-	binary.LittleEndian.PutUint16(writable[msiData-2:], 0xffff)
-	binary.LittleEndian.PutUint32(writable[msiMask-2:], uint32(1<<len(m.vectors)-1))
-	at, err := f.AddCapability(CapMSI, body[:], writable[:])
-	if err != nil {
+	binary.LittleEndian.PutUint16(bytes[msiControl:], order<<1|l.control())
+	masks[msiControl] = msiEnable | 7<<4
+	binary.LittleEndian.PutUint32(masks[msiAddress:], ^uint32(3))
+	if l.Wide {
+		binary.LittleEndian.PutUint32(masks[msiAddress+4:], ^uint32(0))
+	}
+	binary.LittleEndian.PutUint16(masks[l.data():], 0xffff)
+	if l.Masks {
+		binary.LittleEndian.PutUint32(masks[l.mask():], uint32(1<<len(m.vectors)-1))
+	}
+	body := bytes[2:size]
+	if err := f.AddCapabilityAt(at, CapMSI, body, masks[2:size]); err != nil {
 		return err
 	}
 	f.AddHook(Hook{
-		Off: at, Size: msiSize,
-		Read: func(off int, p []byte) {
-			var b [4]byte
-			binary.LittleEndian.PutUint32(b[:], m.pendingBits())
-			for i := range p {
-				if n := off + i - msiPending; n >= 0 && n < len(b) {
-					p[i] = b[n]
-				}
-			}
-		},
-		Write: func(int, []byte) { m.apply(f.cfg.data[at : at+msiSize]) },
+		Off: at, Size: size,
+		Read:  m.readPending,
+		Write: func(int, []byte) { m.apply(f.cfg.data[at : at+size]) },
 	})
 	f.OnReset(func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		copy(f.cfg.data[at+2:], body[:])
-		m.apply(f.cfg.data[at : at+msiSize])
+		copy(f.cfg.data[at+2:], body)
+		m.apply(f.cfg.data[at : at+size])
 	})
 	return nil
+}
+
+// readPending puts the pending bits into what the guest reads at off of the capability.
+func (m *MSI) readPending(off int, p []byte) {
+	if !m.layout.Masks {
+		return
+	}
+	var b [4]byte
+	binary.LittleEndian.PutUint32(b[:], m.pendingBits())
+	for i := range p {
+		if n := off + i - m.layout.pending(); n >= 0 && n < len(b) {
+			p[i] = b[n]
+		}
+	}
 }
 
 // Enabled reports whether the guest switched MSI on.
@@ -143,12 +193,17 @@ func (m *MSI) apply(c []byte) {
 	was := m.on
 	m.on = control&msiEnable != 0
 	m.count = min(1<<(control>>4&7), len(m.vectors))
-	m.mask = binary.LittleEndian.Uint32(c[msiMask:])
+	if m.layout.Masks {
+		m.mask = binary.LittleEndian.Uint32(c[m.layout.mask():])
+	}
 	if was && !m.on && m.OnEnable != nil {
 		m.note(m.OnEnable(false, 0))
 	}
-	data := uint32(binary.LittleEndian.Uint16(c[msiData:]))
-	msg := irq.Message{Address: binary.LittleEndian.Uint64(c[msiAddress:])}
+	data := uint32(binary.LittleEndian.Uint16(c[m.layout.data():]))
+	msg := irq.Message{Address: uint64(binary.LittleEndian.Uint32(c[msiAddress:]))}
+	if m.layout.Wide {
+		msg.Address = binary.LittleEndian.Uint64(c[msiAddress:])
+	}
 	for i := range m.vectors {
 		msg.Data = data&^uint32(m.count-1) | uint32(i&(m.count-1))
 		m.note(m.update(i, msg))

@@ -70,6 +70,11 @@ func NewMSIX(alloc irq.Allocator, n int) (*MSIX, error) {
 // AddMSIX gives f the capability. The caller puts Table and PBA into the BARs as traps
 // at the offsets named here.
 func (f *Function) AddMSIX(m *MSIX, tableBAR int, tableOff uint64, pbaBAR int, pbaOff uint64) error {
+	return f.AddMSIXAt(f.nextCap, m, tableBAR, tableOff, pbaBAR, pbaOff)
+}
+
+// AddMSIXAt is AddMSIX at an offset in config space of the caller's choice.
+func (f *Function) AddMSIXAt(at int, m *MSIX, tableBAR int, tableOff uint64, pbaBAR int, pbaOff uint64) error {
 	if tableOff%8 != 0 || pbaOff%8 != 0 || tableOff > 1<<31 || pbaOff > 1<<31 {
 		return fmt.Errorf("pci: %s: MSI-X table at %#x or PBA at %#x not aligned to 8", f.name, tableOff, pbaOff)
 	}
@@ -77,8 +82,7 @@ func (f *Function) AddMSIX(m *MSIX, tableBAR int, tableOff uint64, pbaBAR int, p
 	binary.LittleEndian.PutUint16(body[0:], uint16(len(m.entries)-1))
 	binary.LittleEndian.PutUint32(body[2:], uint32(tableOff)|uint32(tableBAR))
 	binary.LittleEndian.PutUint32(body[6:], uint32(pbaOff)|uint32(pbaBAR))
-	at, err := f.AddCapability(CapMSIX, body[:], []byte{0, (msixEnable | msixMaskAll) >> 8})
-	if err != nil {
+	if err := f.AddCapabilityAt(at, CapMSIX, body[:], []byte{0, (msixEnable | msixMaskAll) >> 8}); err != nil {
 		return err
 	}
 	f.AddHook(Hook{Off: at + msixControl, Size: 2, Write: func(int, []byte) {
