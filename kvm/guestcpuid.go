@@ -57,6 +57,19 @@ func GuestCPUID(supported []CPUIDEntry, o CPUIDOptions) []CPUIDEntry {
 	return fixXSave(entries)
 }
 
+// defaultPhysicalBits is what CPUs have that do not tell.
+const defaultPhysicalBits = 36
+
+// PhysicalBits returns the width in bits of the addresses that the CPU's memory has.
+func PhysicalBits(entries []CPUIDEntry) int {
+	for _, e := range entries {
+		if e.Function == leafAMDSizes && e.Eax&0xff != 0 {
+			return int(e.Eax & 0xff)
+		}
+	}
+	return defaultPhysicalBits
+}
+
 // maxLeaf returns the highest basic leaf.
 func maxLeaf(entries []CPUIDEntry) uint32 {
 	if e := find(entries, 0, 0); e != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/guestmem"
 	"github.com/stile-vmm/stile/internal/layout"
+	"github.com/stile-vmm/stile/vfio"
 )
 
 const (
@@ -39,6 +40,20 @@ type Config struct {
 	AgentPort bool    // a virtio-console port for the agent, see VM.Agent
 	NoRNG     bool    // leave out virtio-rng
 
+	// Devices of the host are passed through, by the VFIO backend that is given or else found
+	// to be usable. They are bound to a VFIO driver already.
+	Devices []vfio.Node
+	VFIO    vfio.Backend
+	// DescribeDevice adds to the error of a device that cannot be had what the caller knows of
+	// its group: who holds it, which members have drivers of the host. Nil adds nothing.
+	DescribeDevice func(vfio.Node) string
+	// OnUnplug says what happens when the host wants a device back, OnDeviceError when one
+	// reports an error that the hardware could not correct.
+	OnUnplug, OnDeviceError Policy
+	// Notice is told what the user should know while the VM is made and runs. It may be called
+	// concurrently, and must not block. Nil ignores it.
+	Notice func(text string)
+
 	// Console receives what the guest writes to its serial line and to hvc0. It is
 	// called by one goroutine at a time and should not block for long. Nil discards.
 	Console io.Writer
@@ -50,6 +65,16 @@ type Config struct {
 	// HugePages takes RAM from the host's pool of 2 MiB pages while it has enough.
 	HugePages bool
 }
+
+// Policy says what is to happen.
+type Policy string
+
+const (
+	Stop Policy = "stop" // end the VM; also the zero value's meaning
+	Warn Policy = "warn" // tell Config.Notice
+)
+
+func (p Policy) valid() bool { return p == "" || p == Stop || p == Warn }
 
 // Share is a folder of the host that the guest can mount by its tag over 9P.
 type Share struct {
@@ -77,6 +102,7 @@ func (c *Config) Validate() error {
 	case c.Memory%memoryAlign != 0:
 		fault("memory of %d bytes is not a multiple of %s", c.Memory, Bytes(memoryAlign))
 	}
+	c.validateDevices(fault)
 	tags := make(map[string]bool)
 	for _, s := range c.Shares {
 		switch {
@@ -88,6 +114,32 @@ func (c *Config) Validate() error {
 		tags[s.Tag] = true
 	}
 	return errors.Join(faults...)
+}
+
+// maxDevices is how many devices of the host fit on the bus beside the emulated ones.
+const maxDevices = 24
+
+func (c *Config) validateDevices(fault func(format string, args ...any)) {
+	seen := make(map[string]bool)
+	for _, n := range c.Devices {
+		if seen[n.Name] {
+			fault("device %s is passed through twice", n.Name)
+		}
+		seen[n.Name] = true
+	}
+	if len(c.Devices) > maxDevices {
+		fault("%d devices to pass through: at most %d", len(c.Devices), maxDevices)
+	}
+	if c.VFIO != "" {
+		if _, err := vfio.ParseBackend(string(c.VFIO)); err != nil {
+			fault("%v", err)
+		}
+	}
+	for _, p := range []Policy{c.OnUnplug, c.OnDeviceError} {
+		if !p.valid() {
+			fault("policy %q: must be %s or %s", p, Stop, Warn)
+		}
+	}
 }
 
 // checkHost reports what this host cannot give.
@@ -104,8 +156,7 @@ func (c *Config) checkHost() error {
 }
 
 // memory makes the guest's RAM.
-func (c *Config) memory() (*guestmem.Memory, error) {
-	ranges := layout.RAM(c.Memory)
+func (c *Config) memory(ranges []layout.Range) (*guestmem.Memory, error) {
 	if c.HugePages {
 		mem, err := guestmem.NewHuge(ranges)
 		if !errors.Is(err, unix.ENOMEM) {

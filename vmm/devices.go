@@ -19,6 +19,7 @@ type devices struct {
 	board *legacy.Board
 	root  *pci.Root
 	agent *virtio.Port // nil without AgentPort
+	slots []int        // of the host's devices, in their order
 
 	transports []*virtio.Transport
 	closers    []io.Closer  // what stands behind devices; closed after the transports
@@ -51,6 +52,13 @@ func (v *VM) newDevices() (*devices, error) {
 			return d, err
 		}
 	}
+	for _, h := range v.host.devices {
+		slot, err := d.root.Add(-1, 0, h.function.PCI())
+		if err != nil {
+			return d, fmt.Errorf("device %s: %w", h.node.Name, err)
+		}
+		d.slots = append(d.slots, slot)
+	}
 	if err := d.root.Assign(); err != nil {
 		return d, err
 	}
@@ -58,6 +66,16 @@ func (v *VM) newDevices() (*devices, error) {
 		go d.feed(v.cfg.Input)
 	}
 	return d, nil
+}
+
+// start connects the interrupts of the host's devices, which takes an interrupt controller.
+func (d *devices) start(h *hostDevices) error {
+	for i, dev := range h.devices {
+		if err := dev.step("interrupts", func() error { return dev.function.Start(d.slots[i]) }); err != nil {
+			return fmt.Errorf("device %s: %w", dev.node.Name, err)
+		}
+	}
+	return nil
 }
 
 // feed passes input to the serial line until the input or the board ends.
@@ -68,7 +86,7 @@ func (d *devices) feed(input io.Reader) {
 }
 
 func (d *devices) addRoot(v *VM, irqs interrupts) error {
-	o := pci.Options{Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.mmio64(), NoPorts: true}
+	o := pci.Options{Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.window, NoPorts: true}
 	if v.vm.CheckExtension(uapi.CapReadonlyMem) > 0 {
 		config, err := sys.MapAnonymous(layout.ECAMSize)
 		if err != nil {

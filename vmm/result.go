@@ -15,7 +15,10 @@ const (
 	TripleFault Reason = "triple-fault" // a vCPU shut down
 	DebugExit   Reason = "debug-exit"   // the guest wrote to the debug-exit port
 	Failed      Reason = "failed"       // KVM could not go on
-	Canceled    Reason = "canceled"     // the context given to Run ended
+	// DeviceWanted and DeviceError are what Config.OnUnplug and OnDeviceError are about.
+	DeviceWanted Reason = "device-wanted"
+	DeviceError  Reason = "device-error"
+	Canceled     Reason = "canceled" // the context given to Run ended
 )
 
 // Result is how a VM's run ended.
@@ -34,7 +37,11 @@ func (r Result) String() string {
 
 // Died reports whether the guest ended by a fault of its own.
 func (r Result) Died() bool {
-	return r.Reason == Panic || r.Reason == TripleFault || r.Reason == Failed
+	switch r.Reason {
+	case Panic, TripleFault, Failed, DeviceError:
+		return true
+	}
+	return false
 }
 
 // Phase is a point on a VM's way.

@@ -31,6 +31,10 @@ type VM struct {
 	memory  bus.Bus
 	console *console
 	devices *devices
+	host    hostDevices
+
+	ram    []layout.Range // where mem lies
+	window layout.Range   // the 64-bit PCI window, behind ram
 
 	stopping atomic.Bool
 	ended    chan struct{} // closed once result is set
@@ -81,7 +85,7 @@ func (v *VM) build(ctx context.Context) error {
 	if v.vm, err = system.CreateVM(); err != nil {
 		return err
 	}
-	if v.mem, err = v.cfg.memory(); err != nil {
+	if err := v.place(system); err != nil {
 		return err
 	}
 	loaded := make(chan error, 1)
@@ -91,7 +95,7 @@ func (v *VM) build(ctx context.Context) error {
 		entry, err = v.load()
 		loaded <- err
 	}()
-	machineErr := v.buildMachine(system)
+	machineErr := v.buildMachine(ctx, system)
 	v.mark("machine")
 	if err := errors.Join(<-loaded, machineErr); err != nil {
 		return err
@@ -128,22 +132,56 @@ func (v *VM) load() (boot.Entry, error) {
 		return boot.Entry{}, err
 	}
 	// The clock is there but not announced: KVM's is read without exits.
-	tables, err := acpi.Build(layout.ACPI, acpi.Config{CPUs: v.cfg.cpus(), MMIO64: v.mmio64(), COM1: true, PVPanic: true})
+	tables, err := acpi.Build(layout.ACPI, acpi.Config{CPUs: v.cfg.cpus(), MMIO64: v.window, COM1: true, PVPanic: true})
 	if err != nil {
 		return boot.Entry{}, err
 	}
 	return entry, v.mem.Write(layout.ACPI, tables)
 }
 
-// mmio64Size is the size of the 64-bit PCI window, in bytes. Emulated devices need little
-// of it; it stays below 2^36, which every CPU with hardware virtualisation can address.
+// mmio64Size is the size of the 64-bit PCI window without devices of the host, in bytes.
+// Emulated devices need little of it; it stays below 2^36, which every CPU with hardware
+// virtualisation can address.
 const mmio64Size = 4 * layout.GiB
 
-func (v *VM) mmio64() layout.Range {
-	return layout.Range{Start: layout.MMIO64(v.cfg.Memory), Size: mmio64Size}
+// place opens the host's devices, and makes RAM where they can reach it.
+func (v *VM) place(system *kvm.System) error {
+	if err := v.host.open(v); err != nil {
+		return err
+	}
+	if len(v.cfg.Devices) > 0 {
+		v.mark("devices attached")
+	}
+	var err error
+	if v.ram, err = v.host.ram(v.cfg.Memory); err != nil {
+		return err
+	}
+	total, largest := v.host.wide()
+	v.window = layout.Range{Start: layout.MMIO64Behind(v.ram, largest), Size: mmio64Size + total}
+	if err := v.checkWindow(system, total); err != nil {
+		return err
+	}
+	v.mem, err = v.cfg.memory(v.ram)
+	return err
 }
 
-func (v *VM) buildMachine(system *kvm.System) error {
+// checkWindow reports 64-bit BARs that the CPU cannot address.
+func (v *VM) checkWindow(system *kvm.System, total uint64) error {
+	if total == 0 {
+		return nil
+	}
+	entries, err := system.SupportedCPUID()
+	if err != nil {
+		return err
+	}
+	if width := kvm.PhysicalBits(entries); v.window.End() > 1<<width {
+		return fmt.Errorf("%w: the devices' 64-bit BARs end at %#x, and the CPU addresses %d bits: %s; use a smaller -m or fewer devices",
+			ErrConfig, v.window.End(), width, v.host.describe())
+	}
+	return nil
+}
+
+func (v *VM) buildMachine(ctx context.Context, system *kvm.System) error {
 	if err := v.vm.SetIdentityMapAddr(layout.IdentityMap); err != nil {
 		return err
 	}
@@ -152,6 +190,9 @@ func (v *VM) buildMachine(system *kvm.System) error {
 	}
 	v.slots = newSlots(v.vm)
 	if err := v.slots.addRAM(v.mem); err != nil {
+		return err
+	}
+	if err := v.host.mapRAM(ctx, v, v.mem); err != nil {
 		return err
 	}
 	// Devices before the interrupt controller, because config space is a memory slot;
@@ -164,6 +205,9 @@ func (v *VM) buildMachine(system *kvm.System) error {
 		return err
 	}
 	if err := v.vm.CreatePIT2(true); err != nil {
+		return err
+	}
+	if err := v.devices.start(&v.host); err != nil {
 		return err
 	}
 	return v.createCPUs(system)
@@ -251,8 +295,9 @@ func (v *VM) Close() error {
 	}
 	v.console.close()
 	if v.devices != nil {
-		errs = append(errs, v.devices.close())
+		errs = append(errs, v.host.quiet(), v.devices.close())
 	}
+	errs = append(errs, v.host.close())
 	if v.vm != nil {
 		errs = append(errs, v.vm.Close())
 	}

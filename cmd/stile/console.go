@@ -42,15 +42,20 @@ func (f *runFlags) runConsole() error {
 	if err != nil {
 		return f.fail(err)
 	}
-	vm, err := vmm.New(ctx, cfg)
+	claim, err := guest.ClaimDevices(f.spec)
 	if err != nil {
 		return f.fail(err)
+	}
+	claim.Apply(&cfg)
+	vm, err := vmm.New(ctx, cfg)
+	if err != nil {
+		return f.fail(errors.Join(err, claim.Release()))
 	}
 	result, err := vm.Run(ctx)
 	t.restore()
 	report := guest.Report{On: "host"}
 	report.AddMachine(vm, nil)
-	if err := vm.Close(); err != nil {
+	if err := errors.Join(vm.Close(), claim.Release()); err != nil {
 		return f.fail(err)
 	}
 	if err != nil {

@@ -50,7 +50,8 @@ func parseSize(text string) (uint64, error) {
 // aliases are names that users of other tools type.
 var aliases = map[string]string{
 	"cmdline": "append", "params": "append",
-	"initrd": "initramfs", "mem": "memory", "ram": "memory", "smp": "cpus", "cpu": "cpus",
+	"vfio-pci": "device",
+	"initrd":   "initramfs", "mem": "memory", "ram": "memory", "smp": "cpus", "cpu": "cpus",
 }
 
 func normalizeFlag(_ *pflag.FlagSet, name string) pflag.NormalizedName {

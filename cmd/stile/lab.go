@@ -35,6 +35,9 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	if err != nil {
 		return failed(err)
 	}
+	if len(spec.Devices) > 0 && f.lab.Topology == "" {
+		f.lab.Topology = lab.AllTopology
+	}
 	host, err := guest.ResumeLab(s.boot(), spec, f.lab, os.Stderr)
 	if err != nil {
 		return failed(err)
@@ -109,8 +112,14 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	add("--append", spec.Append...)
 	add("--env", f.environment()...)
 	add("--cwd", f.dir)
+	add("--device", spec.Devices...)
+	add("--vfio", spec.VFIO)
+	add("--on-unplug", spec.OnUnplug)
 	if f.tty {
 		args = append(args, "--tty")
+	}
+	if spec.PowerOff {
+		args = append(args, "--power-off")
 	}
 	if spec.Verbose {
 		args = append(args, "--verbose")

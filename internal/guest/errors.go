@@ -27,6 +27,8 @@ func (e *DiedError) Error() string {
 		return "the guest reset itself before the command ended"
 	case vmm.Panic:
 		return "the guest's kernel panicked: " + e.Result.Detail
+	case vmm.DeviceWanted, vmm.DeviceError:
+		return "the VM was stopped: " + e.Result.Detail
 	case vmm.TripleFault:
 		return "the guest died of a triple fault:\n" + e.Result.Detail
 	}

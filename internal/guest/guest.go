@@ -21,12 +21,14 @@ const rootTag = "stile.root"
 type Guest struct {
 	vm      *vmm.VM
 	session *session.Session
+	claim   *Claim
 	log     *tail
 	cancel  context.CancelFunc
 	ran     chan struct{} // closed when the VM has ended and result is set
 	result  vmm.Result
 	runErr  error
 	marks   []vmm.Phase
+	keeps   bool // whether the guest has to power off at its end
 }
 
 // Machine returns the VM that boots s: images are found, built or downloaded as needed.
@@ -57,14 +59,18 @@ func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error)
 // the kernel's console, if not nil. ctx bounds the boot only.
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
-	g := &Guest{log: &tail{out: console}, ran: make(chan struct{})}
+	g := &Guest{log: &tail{out: console}, ran: make(chan struct{}), keeps: s.keeps()}
 	cfg, err := Machine(ctx, s, g.log)
 	if err != nil {
 		return nil, err
 	}
 	g.mark("images")
-	if g.vm, err = vmm.New(ctx, cfg); err != nil {
+	if g.claim, err = ClaimDevices(s); err != nil {
 		return nil, err
+	}
+	g.claim.Apply(&cfg)
+	if g.vm, err = vmm.New(ctx, cfg); err != nil {
+		return nil, errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
@@ -74,7 +80,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	}()
 	if err := g.connect(ctx, s); err != nil {
 		g.stop()
-		return nil, &bootError{errors.Join(err, g.vm.Close()), g.log.lines(tailLines)}
+		return nil, &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.log.lines(tailLines)}
 	}
 	return g, nil
 }
@@ -194,8 +200,11 @@ func (g *Guest) WaitError(err error) error {
 // powerOffGrace is how long an orderly power-off may take before the VM is stopped.
 const powerOffGrace = 20 * time.Second
 
-// Close powers the guest off in order, or stops it where that fails, and frees the VM.
+// Close powers the guest off in order where it must be, or stops it, and frees the VM.
 func (g *Guest) Close() (Report, error) {
+	if !g.keeps {
+		return g.Kill()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
 	defer cancel()
 	if err := g.session.PowerOff(ctx); err == nil {
@@ -211,7 +220,7 @@ func (g *Guest) Close() (Report, error) {
 func (g *Guest) Kill() (Report, error) {
 	g.stop()
 	r := g.report()
-	return r, errors.Join(g.runErr, g.vm.Close())
+	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release())
 }
 
 // stop ends the VM's run and the session.

@@ -33,6 +33,8 @@ type Report struct {
 	PeakRSS uint64 `json:"peak_rss"`
 	// GuestRAM is what of the guest's RAM is resident at the end, in bytes.
 	GuestRAM uint64 `json:"guest_ram,omitempty"`
+	// Passthrough is about devices of the host that the guest had.
+	Passthrough *vmm.Passthrough `json:"passthrough,omitempty"`
 }
 
 // PhaseTime is a point on the way, in ms since the process started; in Report.Lab a
@@ -63,6 +65,7 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 		r.ExitCount += n
 	}
 	r.GuestRAM = v.ResidentRAM()
+	r.Passthrough = v.Passthrough()
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &usage) == nil {
 		r.PeakRSS = uint64(usage.Maxrss) << 10

@@ -47,7 +47,17 @@ type Spec struct {
 	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot or a folder
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
+	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
+
+	Devices  []string `json:"devices,omitempty"`   // of the host, as ParseDevice takes them
+	VFIO     string   `json:"vfio,omitempty"`      // backend; "" chooses
+	OnUnplug string   `json:"on_unplug,omitempty"` // a vmm.Policy
 }
+
+// keeps reports whether the guest has to power off in order at its end: where it was asked for, and where drivers
+// have to let go of devices that outlive it. All else that a guest has is thrown away with it, and a power-off takes a
+// second under emulation.
+func (s Spec) keeps() bool { return s.PowerOff || len(s.Devices) > 0 }
 
 // withDefaults fills in what is not set.
 func (s Spec) withDefaults() Spec {
@@ -82,6 +92,7 @@ func (s Spec) Validate() error {
 	if s.rootIsFolder() {
 		faults = append(faults, folder(s.Root))
 	}
+	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
 }
 

@@ -110,9 +110,37 @@ func RAM(size uint64) []Range {
 	return []Range{{0, LowRAMEnd}, {HighRAMBase, size - LowRAMEnd}}
 }
 
+// ramAlign is the size of the pieces in which RAM is placed around reserved addresses: that of
+// large pages.
+const ramAlign = 2 * MiB
+
+// RAMWithin is RAM for addresses of which only some can be used: what lies outside of usable,
+// which ascends, is left out. rest is how many bytes found no place.
+func RAMWithin(size uint64, usable []Range) (ranges []Range, rest uint64) {
+	for _, area := range []Range{{0, LowRAMEnd}, {HighRAMBase, maxAddress - HighRAMBase}} {
+		for _, u := range usable {
+			start := (max(area.Start, u.Start) + ramAlign - 1) &^ (ramAlign - 1)
+			end := min(area.End(), u.End()) &^ (ramAlign - 1)
+			if start >= end || size == 0 {
+				continue
+			}
+			r := Range{start, min(size, end-start)}
+			ranges, size = append(ranges, r), size-r.Size
+		}
+	}
+	return ranges, size
+}
+
+// maxAddress ends guest-physical addresses: CPUs have up to 52 bits of them.
+const maxAddress = 1 << 52
+
 // MMIO64 returns the base of the 64-bit PCI window behind RAM of the given size (bytes).
-func MMIO64(ram uint64) uint64 {
-	rs := RAM(ram)
-	end := max(rs[len(rs)-1].End(), HighRAMBase)
-	return (end + MMIO64Align - 1) &^ (MMIO64Align - 1)
+func MMIO64(ram uint64) uint64 { return MMIO64Behind(RAM(ram), 0) }
+
+// MMIO64Behind returns the base of the 64-bit PCI window behind ranges of RAM, ascending, for
+// BARs of up to largest bytes, a power of two.
+func MMIO64Behind(ram []Range, largest uint64) uint64 {
+	align := max(MMIO64Align, largest)
+	end := max(ram[len(ram)-1].End(), HighRAMBase)
+	return (end + align - 1) &^ (align - 1)
 }

@@ -1,0 +1,243 @@
+package passthrough
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/bits"
+	"sync"
+
+	"github.com/stile-vmm/stile/devices/irq"
+	"github.com/stile-vmm/stile/devices/pci"
+	"github.com/stile-vmm/stile/vfio"
+)
+
+// off is no kind of interrupt.
+const off vfio.IRQ = -1
+
+// interrupts switches a device between INTx, MSI and MSI-X as the guest does. Its lock comes
+// after those of pci's capabilities, from which it is called.
+type interrupts struct {
+	f      *Function
+	hasPin bool
+	msi    *pci.MSI
+	msix   *pci.MSIX
+
+	mu      sync.Mutex
+	running bool // between start and stop
+	wire    Wire
+	mode    vfio.IRQ
+	vectors map[vfio.IRQ][]irq.Vector // of MSI and MSI-X, nil where the guest has not used one yet
+	last    vfio.IRQ
+	entered map[string]uint64
+}
+
+// InterruptStats says how a device interrupted. How often is not known: its interrupts do not
+// pass through this process.
+type InterruptStats struct {
+	Mode    string            `json:"mode"`              // at the end: INTx, MSI, MSI-X or none
+	Vectors int               `json:"vectors"`           // that the guest used
+	Entered map[string]uint64 `json:"entered,omitempty"` // how often each mode was switched to
+}
+
+func (x *interrupts) useMSI(m *pci.MSI) {
+	x.msi = m
+	m.OnVector = func(i int, v irq.Vector) error { return x.addVector(vfio.MSI, i, v) }
+	m.OnEnable = func(on bool, _ int) error { return x.enable(vfio.MSI, on) }
+}
+
+func (x *interrupts) useMSIX(m *pci.MSIX) {
+	x.msix = m
+	m.OnVector = func(i int, v irq.Vector) error { return x.addVector(vfio.MSIX, i, v) }
+	m.OnEnable = func(on bool) error { return x.enable(vfio.MSIX, on) }
+}
+
+// start switches INTx on, where the device has it: what follows a reset.
+func (x *interrupts) start(gsi uint32) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.running, x.mode, x.last = true, off, off
+	x.vectors, x.entered = make(map[vfio.IRQ][]irq.Vector), make(map[string]uint64)
+	if !x.hasPin {
+		return nil
+	}
+	var err error
+	if x.wire, err = x.f.o.NewWire(gsi); err != nil {
+		return err
+	}
+	x.enterINTx()
+	return nil
+}
+
+// addVector connects a vector that the guest uses for the first time.
+func (x *interrupts) addVector(kind vfio.IRQ, i int, v irq.Vector) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	list := x.vectors[kind]
+	for len(list) <= i {
+		list = append(list, nil)
+	}
+	list[i] = v
+	if !x.running {
+		return nil
+	}
+	x.vectors[kind] = list
+	if x.mode != kind {
+		return nil // enable takes all at once
+	}
+	err := x.f.hw.SetVector(i, v.EventFD())
+	if err != nil {
+		x.f.warn(fmt.Errorf("the guest's %v vector %d stays silent: %w", kind, i, err))
+	}
+	if x.f.hw.IRQInfo(kind).NoResize {
+		x.nudge(list, i)
+	}
+	return err
+}
+
+// nudge signals all vectors but one. A kernel that cannot add one while others are in use
+// switches all off and on again; what came meanwhile is lost, which a driver survives less
+// well than an interrupt too many.
+func (x *interrupts) nudge(list []irq.Vector, but int) {
+	for i, v := range list {
+		if v != nil && i != but {
+			_ = v.Trigger() // an eventfd that is full is signalled anyway
+		}
+	}
+}
+
+// enable follows the enable bit of MSI or MSI-X.
+func (x *interrupts) enable(kind vfio.IRQ, on bool) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.running {
+		return nil
+	}
+	if on {
+		return x.enter(kind)
+	}
+	if x.mode != kind {
+		return nil
+	}
+	err := x.f.hw.DisableIRQs()
+	x.mode = off
+	if x.hasPin {
+		x.enterINTx()
+	}
+	return err
+}
+
+// enter switches to MSI or MSI-X with the vectors that the guest has used, or with as many as
+// the host has.
+func (x *interrupts) enter(kind vfio.IRQ) error {
+	fds := make([]int, 0, len(x.vectors[kind]))
+	for _, v := range x.vectors[kind] {
+		fd := -1
+		if v != nil {
+			fd = v.EventFD()
+		}
+		fds = append(fds, fd)
+	}
+	err := x.f.hw.EnableMSI(kind, fds)
+	var few *vfio.VectorsError
+	if errors.As(err, &few) && few.Available > 0 && few.Available < len(fds) {
+		n := few.Available
+		if kind == vfio.MSI {
+			n = 1 << (bits.Len(uint(n)) - 1)
+		}
+		x.f.warn(fmt.Errorf("%w; the guest's other vectors stay silent", err))
+		err = x.f.hw.EnableMSI(kind, fds[:n])
+	}
+	wasINTx := x.mode == vfio.INTx
+	x.note(kind, err)
+	if wasINTx {
+		err = errors.Join(err, x.wire.Detach())
+	}
+	if err != nil {
+		x.f.warn(fmt.Errorf("no interrupts: %w", err))
+	}
+	return err
+}
+
+// enterINTx switches to the wired interrupt. That it can't be had is no reason to stop: the
+// guest may use MSI.
+func (x *interrupts) enterINTx() {
+	err := x.connectINTx()
+	x.note(vfio.INTx, err)
+	if err != nil {
+		x.f.warn(fmt.Errorf("no wired interrupt: %w", err))
+	}
+}
+
+// connectINTx enables the interrupt masked, and unmasks it when both eventfds are in place.
+func (x *interrupts) connectINTx() error {
+	if err := x.f.hw.EnableINTx(x.wire.Trigger()); err != nil {
+		return err
+	}
+	err := x.wire.Attach()
+	if err == nil && x.f.hw.IRQInfo(vfio.INTx).Maskable {
+		if err = x.f.hw.SetUnmask(x.wire.Resample()); err == nil {
+			err = x.f.hw.UnmaskINTx()
+		}
+	}
+	if err != nil {
+		return errors.Join(err, x.f.hw.DisableIRQs(), x.wire.Detach())
+	}
+	return nil
+}
+
+// note remembers the mode that was switched to.
+func (x *interrupts) note(kind vfio.IRQ, err error) {
+	if x.mode = kind; err != nil {
+		x.mode = off
+	}
+	x.last = x.mode
+	x.entered[modeName(x.mode)]++
+}
+
+func modeName(kind vfio.IRQ) string {
+	if kind == off {
+		return "none"
+	}
+	return kind.String()
+}
+
+// stop switches all off.
+func (x *interrupts) stop() error {
+	x.mu.Lock()
+	if !x.running {
+		x.mu.Unlock()
+		return nil
+	}
+	x.running = false
+	errs := []error{x.f.hw.DisableIRQs()}
+	if x.wire != nil {
+		errs = append(errs, x.wire.Close())
+	}
+	x.mu.Unlock()
+	return errors.Join(append(errs, x.closeVectors())...)
+}
+
+// closeVectors takes the eventfds out of KVM and frees them.
+func (x *interrupts) closeVectors() error {
+	var errs []error
+	if x.msi != nil {
+		errs = append(errs, x.msi.Close())
+	}
+	if x.msix != nil {
+		errs = append(errs, x.msix.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (x *interrupts) stats() InterruptStats {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := InterruptStats{Mode: modeName(x.last), Entered: maps.Clone(x.entered)}
+	for _, v := range x.vectors[x.last] {
+		if v != nil {
+			s.Vectors++
+		}
+	}
+	return s
+}

@@ -1,0 +1,264 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/vfio"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// DeviceRequest is a device that a user wants passed through.
+type DeviceRequest struct {
+	Name string // PCI address with or without domain, UUID, or path in sysfs
+	Bind bool   // give it to vfio-pci for the run, and back afterwards
+}
+
+// ParseDevice parses NAME[,bind].
+func ParseDevice(text string) (DeviceRequest, error) {
+	name, options, _ := strings.Cut(strings.TrimPrefix(text, "path="), ",")
+	r := DeviceRequest{Name: name}
+	if name == "" {
+		return r, fmt.Errorf("--device %q: must be ADDRESS or ADDRESS,bind, such as 0000:01:00.0", text)
+	}
+	for option := range strings.SplitSeq(options, ",") {
+		switch option {
+		case "":
+		case "bind":
+			r.Bind = true
+		default:
+			return r, fmt.Errorf("--device %q: option %q is unknown; there is bind", text, option)
+		}
+	}
+	return r, nil
+}
+
+// validateDevices reports what is wrong with the devices of s without looking at the host.
+func (s Spec) validateDevices() []error {
+	var faults []error
+	for _, text := range s.Devices {
+		_, err := ParseDevice(text)
+		faults = append(faults, err)
+	}
+	if s.VFIO != "" {
+		_, err := vfio.ParseBackend(s.VFIO)
+		faults = append(faults, err)
+	}
+	if p := vmm.Policy(s.OnUnplug); p != "" && p != vmm.Stop && p != vmm.Warn {
+		faults = append(faults, fmt.Errorf("--on-unplug %q: must be %s or %s", p, vmm.Stop, vmm.Warn))
+	}
+	return faults
+}
+
+// Claim is the host's devices of a run, with what was bound for it.
+type Claim struct {
+	host  *hostpci.Host
+	spec  Spec
+	nodes []vfio.Node
+	bound []hostpci.BDF
+	// Plan is what binding did, or would do.
+	Plan *hostpci.Plan
+}
+
+// ClaimDevices finds the devices of s and binds those that are to be bound. All that speaks
+// against it is found, and told, before anything is changed. The caller releases the claim
+// after the VM was closed.
+func ClaimDevices(s Spec) (*Claim, error) {
+	c, wanted, err := planClaim(s)
+	if err != nil || len(s.Devices) == 0 {
+		return c, err
+	}
+	if len(wanted.bind) > 0 {
+		steps, err := c.host.Bind(wanted.bind, hostpci.BindOptions{Notice: notice})
+		if err != nil {
+			return nil, err
+		}
+		for _, step := range steps {
+			if len(step.Writes) > 0 {
+				c.bound = append(c.bound, step.Address)
+			}
+		}
+	}
+	for _, name := range wanted.names {
+		n, err := lookup(name)
+		if err != nil {
+			return nil, errors.Join(err, c.Release())
+		}
+		c.nodes = append(c.nodes, n)
+	}
+	return c, nil
+}
+
+// PlanDevices is ClaimDevices without changing anything: Claim.Plan says what would be bound.
+func PlanDevices(s Spec) (*Claim, error) {
+	c, wanted, err := planClaim(s)
+	if err != nil || len(wanted.bind) == 0 {
+		return c, err
+	}
+	c.Plan, err = c.host.PlanBind(wanted.bind, hostpci.BindOptions{})
+	return c, err
+}
+
+// lookup finds a device, and refuses one that no IOMMU isolates: its DMA would go to the
+// guest-physical addresses of the host.
+func lookup(name string) (vfio.Node, error) {
+	n, err := vfio.Lookup("/sys", name)
+	if err == nil && n.NoIOMMU {
+		err = fmt.Errorf("device %s is in VFIO's no-IOMMU mode: its DMA would hit the host's memory; switch the IOMMU on", n.Name)
+	}
+	return n, err
+}
+
+// wanted is what a Spec asks for, resolved.
+type wanted struct {
+	names []string // as the kernel has them
+	bind  []hostpci.BDF
+}
+
+func planClaim(s Spec) (*Claim, wanted, error) {
+	c := &Claim{host: hostpci.New("/"), spec: s}
+	var w wanted
+	if len(s.Devices) == 0 {
+		return c, w, nil
+	}
+	snapshot, err := c.host.Scan()
+	if err != nil {
+		return nil, w, err
+	}
+	var faults []error
+	groups := make(map[int]string) // to be used, with a device of each
+	for _, text := range s.Devices {
+		r, err := ParseDevice(text)
+		if err == nil {
+			err = c.want(snapshot, &w, r, groups)
+		}
+		faults = append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, w, err
+	}
+	for id, name := range groups {
+		faults = append(faults, checkGroup(snapshot, id, name, w.bind))
+	}
+	return c, w, errors.Join(faults...)
+}
+
+// want resolves one device, and notes its group.
+func (c *Claim) want(s *hostpci.Snapshot, w *wanted, r DeviceRequest, groups map[int]string) error {
+	if m := s.MediatedDevice(strings.ToLower(r.Name)); m != nil {
+		w.names = append(w.names, m.UUID)
+		if m.Group != nil {
+			groups[*m.Group] = m.UUID
+		}
+		return nil
+	}
+	b, err := c.host.Resolve(r.Name)
+	if err != nil {
+		return err
+	}
+	f := s.Function(b)
+	switch {
+	case f == nil:
+		return fmt.Errorf("device %v: it has just vanished", b)
+	case f.Group == nil:
+		return fmt.Errorf("device %v is in no IOMMU group: no IOMMU is in use. Switch it on in the firmware's setup (VT-d, AMD-Vi) "+
+			"and boot with intel_iommu=on; stile devices tells more", b)
+	case f.Status == hostpci.StatusDonates:
+		return fmt.Errorf("device %v is wrapped as a mediated device: pass that through, by its UUID", b)
+	case r.Bind && f.Status != hostpci.StatusVFIO:
+		w.bind = append(w.bind, b)
+	case f.Status != hostpci.StatusVFIO:
+		return fmt.Errorf("device %v has no VFIO driver but %s: write --device %v,bind to bind it for the run, or use stile bind %v",
+			b, driverName(f.Driver), b, b)
+	}
+	w.names = append(w.names, b.String())
+	groups[*f.Group] = b.String()
+	return nil
+}
+
+func driverName(driver string) string {
+	if driver == "" {
+		return "none"
+	}
+	return "the host's driver " + driver
+}
+
+// checkGroup reports a group that will not be viable once bind is bound, or that someone holds.
+func checkGroup(s *hostpci.Snapshot, id int, name string, bind []hostpci.BDF) error {
+	g := s.Group(id)
+	if g == nil {
+		return fmt.Errorf("device %s: its IOMMU group %d has vanished", name, id)
+	}
+	if len(g.Holders) > 0 {
+		return fmt.Errorf("device %s: %s", name, holders(g))
+	}
+	var left []string
+	var also []string
+	for _, b := range g.Viability.Blockers {
+		if slices.ContainsFunc(bind, func(f hostpci.BDF) bool { return f.String() == b.Name }) {
+			continue
+		}
+		left = append(left, b.String())
+		also = append(also, b.Name)
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("device %s: IOMMU group %d is not viable: %s. A group goes to one VM as a whole: pass %s through too, or bind what the guest is not to have with "+
+		"stile bind %s", name, id, strings.Join(left, ", "), strings.Join(also, ", "), strings.Join(also, " "))
+}
+
+func holders(g *hostpci.Group) string {
+	names := make([]string, len(g.Holders))
+	for i, p := range g.Holders {
+		names[i] = p.String()
+	}
+	return fmt.Sprintf("IOMMU group %d is in use by %s: a group goes to one VM at a time", g.ID, strings.Join(names, ", "))
+}
+
+// describe tells what the host knows about a device that cannot be had.
+func (c *Claim) describe(n vfio.Node) string {
+	s, err := c.host.Scan()
+	if err != nil || s.Group(n.Group) == nil {
+		return ""
+	}
+	g := s.Group(n.Group)
+	var parts []string
+	others := slices.DeleteFunc(slices.Clone(g.Holders), func(p hostpci.Process) bool { return p.PID == os.Getpid() })
+	if len(others) > 0 {
+		parts = append(parts, holders(&hostpci.Group{ID: g.ID, Holders: others}))
+	} else if !s.HoldersKnown {
+		parts = append(parts, fmt.Sprintf("who holds IOMMU group %d is not known: not all processes may be looked at", g.ID))
+	}
+	if !g.Viability.Viable {
+		parts = append(parts, g.Viability.Reason)
+		if g.Viability.Remedy != "" {
+			parts = append(parts, "→ "+g.Viability.Remedy)
+		}
+	}
+	return strings.Join(parts, "\n")
+}
+
+// Apply gives a VM the claim's devices.
+func (c *Claim) Apply(cfg *vmm.Config) {
+	cfg.Devices, cfg.VFIO = c.nodes, vfio.Backend(c.spec.VFIO)
+	cfg.DescribeDevice = c.describe
+	cfg.OnUnplug, cfg.Notice = vmm.Policy(c.spec.OnUnplug), notice
+}
+
+// Release gives back what was bound. The VM is closed. Further calls do nothing.
+func (c *Claim) Release() error {
+	if c == nil || len(c.bound) == 0 {
+		return nil
+	}
+	bound := c.bound
+	c.bound = nil
+	_, err := c.host.Unbind(bound, hostpci.UnbindOptions{Notice: notice})
+	return err
+}
+
+func notice(text string) { fmt.Fprintln(os.Stderr, "stile:", text) }
