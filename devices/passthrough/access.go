@@ -73,9 +73,26 @@ func (f *Function) note(err error) {
 	}
 }
 
-// commandMask is what of COMMAND the guest decides and the device gets. Package pci has the
-// same bits in its own register.
-const commandMask = pci.CommandIO | pci.CommandMemory | pci.CommandMaster | pci.CommandINTxDisable | 1<<6 | 1<<8
+// guestCommand returns the bits of COMMAND that the guest decides: those that package pci lets
+// it write.
+func (f *Function) guestCommand() uint16 {
+	mask := uint16(pci.CommandMaster | commandParity | commandSERR)
+	if f.hasIO {
+		mask |= pci.CommandIO
+	}
+	if f.hasMemory {
+		mask |= pci.CommandMemory
+	}
+	if f.interrupts.hasPin {
+		mask |= pci.CommandINTxDisable
+	}
+	return mask
+}
+
+const (
+	commandParity = 1 << 6
+	commandSERR   = 1 << 8
+)
 
 func (f *Function) shadowCommand(off int, p []byte) {
 	for i, v := range p {
@@ -86,7 +103,7 @@ func (f *Function) shadowCommand(off int, p []byte) {
 			f.command = f.command&0xff | uint16(v)<<8
 		}
 	}
-	f.command &= commandMask
+	f.command &= f.guestCommand()
 }
 
 func (f *Function) writeCommand(v uint16) error {

@@ -62,6 +62,8 @@ func (f *Function) addBARs(cfg []byte, holes []hole) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.hw.Name(), err)
 		}
+		f.hasIO = f.hasIO || b.Space == pci.IO
+		f.hasMemory = f.hasMemory || b.Space == pci.Memory
 		if b.Is64 {
 			f.wide += b.Size
 			f.widest = max(f.widest, b.Size)

@@ -57,11 +57,14 @@ type Function struct {
 
 	interrupts interrupts
 	watchers   []*watcher
+	closed     bool
 
 	// Guarded by the pci.Function's lock.
 	command    uint16
 	powerState uint8
 
+	hasIO        bool
+	hasMemory    bool
 	wide, widest uint64 // bytes of 64-bit BARs, of all and of the largest
 	mapped       uint64 // bytes of BARs that the guest reaches without exits
 	warnings     atomic.Uint64
@@ -245,7 +248,12 @@ func (f *Function) Start(slot int) error {
 
 // Close ends the device's interrupts and its DMA, and frees the vectors. No vCPU may be
 // running. The root bus lets go of the BARs after it, and the Hardware is closed last.
+// Further calls do nothing.
 func (f *Function) Close() error {
+	if f.closed {
+		return nil
+	}
+	f.closed = true
 	errs := []error{f.interrupts.stop(), f.writeCommand(0)}
 	for _, w := range f.watchers {
 		errs = append(errs, w.close())

@@ -36,7 +36,7 @@ type interrupts struct {
 // pass through this process.
 type InterruptStats struct {
 	Mode    string            `json:"mode"`              // at the end: INTx, MSI, MSI-X or none
-	Vectors int               `json:"vectors"`           // that the guest used
+	Vectors map[string]int    `json:"vectors,omitempty"` // that the guest ever used, by mode
 	Entered map[string]uint64 `json:"entered,omitempty"` // how often each mode was switched to
 }
 
@@ -233,10 +233,12 @@ func (x *interrupts) closeVectors() error {
 func (x *interrupts) stats() InterruptStats {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := InterruptStats{Mode: modeName(x.last), Entered: maps.Clone(x.entered)}
-	for _, v := range x.vectors[x.last] {
-		if v != nil {
-			s.Vectors++
+	s := InterruptStats{Mode: modeName(x.last), Vectors: make(map[string]int), Entered: maps.Clone(x.entered)}
+	for kind, list := range x.vectors {
+		for _, v := range list {
+			if v != nil {
+				s.Vectors[kind.String()]++
+			}
 		}
 	}
 	return s
