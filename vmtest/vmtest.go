@@ -46,12 +46,14 @@ type Config struct {
 	Memory  uint64        // bytes
 	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
 	Timeout time.Duration // for the boot; 0 is four minutes
+	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
+	PowerOff bool
 }
 
 func (c Config) spec() guest.Spec {
 	return guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		BootTimeout: c.Timeout,
+		BootTimeout: c.Timeout, PowerOff: c.PowerOff,
 	}
 }
 

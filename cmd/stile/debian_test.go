@@ -25,7 +25,7 @@ func TestDebianKernel(t *testing.T) {
 	if err != nil {
 		testenv.Missing(t, "apt", err.Error())
 	}
-	run := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "-k", kernel.Image, "--", "sh", "-c", "uname -r; exit 4")
+	run := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--power-off", "-k", kernel.Image, "--", "sh", "-c", "uname -r; exit 4")
 	run.Stderr = os.Stderr
 	kill := time.AfterFunc(processLimit, func() { run.Process.Kill() })
 	defer kill.Stop()

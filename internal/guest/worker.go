@@ -74,6 +74,7 @@ type LabGuest struct {
 	session *session.Session
 	log     *tail
 	ended   chan struct{} // closed when the worker has ended
+	keeps   bool          // whether it has to power off at its end
 }
 
 // Boot boots a guest of s, which must be the Spec that the host was resumed for. ctx
@@ -86,7 +87,7 @@ func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
 	}
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
-	g := &LabGuest{log: &tail{}, ended: make(chan struct{})}
+	g := &LabGuest{log: &tail{}, ended: make(chan struct{}), keeps: s.keeps()}
 	go func() {
 		defer close(g.ended)
 		_, err := h.Run(context.Background(), &lab.Options{
@@ -120,8 +121,11 @@ func (g *LabGuest) Session() *session.Session { return g.session }
 // KernelLog returns the last lines of the guest's kernel log, and what its worker said.
 func (g *LabGuest) KernelLog() []byte { return g.log.lines(tailLines) }
 
-// Close powers the guest off in order, and leaves it to the host's end where that fails.
+// Close powers the guest off in order where it must be, and leaves it to the host's end where that fails.
 func (g *LabGuest) Close() error {
+	if !g.keeps {
+		return g.session.Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
 	defer cancel()
 	if err := g.session.PowerOff(ctx); err == nil {
