@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -40,7 +39,7 @@ func MaybeUnpack() {
 	os.Exit(unpackFailed)
 }
 
-func unpack(image *os.File, w io.Writer) error {
+func unpack(image, to *os.File) error {
 	info, err := image.Stat()
 	if err != nil {
 		return err
@@ -49,7 +48,7 @@ func unpack(image *os.File, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return k.Unpack(w)
+	return k.UnpackFile(to)
 }
 
 // Unpack says how Unpacked does its work.
@@ -78,7 +77,7 @@ func (c *Cache) Unpacked(ctx context.Context, path string, how Unpack) (string, 
 		if how.Child {
 			return unpackInChild(ctx, path, w)
 		}
-		return k.Unpack(w)
+		return k.UnpackFile(w)
 	})
 	if errors.Is(err, boot.ErrUnsupported) {
 		return path, nil
