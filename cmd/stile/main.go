@@ -71,6 +71,6 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 		return fmt.Errorf("%w%s; see %s --help", err, suggestFlag(c, err), c.CommandPath())
 	})
 	root.AddCommand(newRunCommand(), newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand())
-	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand())
+	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
 	return root
 }

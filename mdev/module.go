@@ -1,0 +1,239 @@
+package mdev
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/internal/hostpci"
+)
+
+// moduleName is the module's; its driver is hostpci.DonorDriver.
+const moduleName = "vfio_mdev_pci"
+
+//go:embed kmod/vfio_mdev_pci.c kmod/Kbuild kmod/Makefile
+var moduleSource embed.FS
+
+// kindModule are kernel modules built here, in the cache.
+const kindModule images.Kind = "module"
+
+// Module is the kernel module that wraps functions, for one kernel.
+type Module struct {
+	// Release is the kernel's, as uname -r has it.
+	Release string
+	// Headers are folders against which modules for this kernel can be built. The first
+	// that is there is taken.
+	Headers []string
+	// Cache keeps what was built.
+	Cache *images.Cache
+	// Progress is told in a few words what is being done. It may be nil.
+	Progress func(what string)
+}
+
+// RunningModule returns the module for the kernel that runs this program.
+func RunningModule(cache *images.Cache, progress func(string)) (*Module, error) {
+	release, err := runningRelease()
+	if err != nil {
+		return nil, err
+	}
+	return &Module{Release: release, Headers: []string{"/lib/modules/" + release + "/build"}, Cache: cache, Progress: progress}, nil
+}
+
+func (m *Module) progress(what string) {
+	if m.Progress != nil {
+		m.Progress(what)
+	}
+}
+
+// Build returns the module's file, and builds it if it is not in the cache. That takes a
+// few seconds.
+func (m *Module) Build(ctx context.Context) (string, error) {
+	key, err := m.key()
+	if err != nil {
+		return "", err
+	}
+	if path, ok := m.Cache.Lookup(kindModule, key); ok {
+		return path, nil
+	}
+	if err := os.MkdirAll(filepath.Join(m.Cache.Dir(), string(kindModule)), 0o700); err != nil {
+		return "", fmt.Errorf("cache: %w", err)
+	}
+	path, err := m.Cache.File(ctx, kindModule, key, func(to *os.File) error { return m.build(ctx, to) })
+	if err != nil {
+		return "", fmt.Errorf("build kernel module %s for %s: %w", moduleName, m.Release, err)
+	}
+	return path, nil
+}
+
+// key names the built module in the cache.
+func (m *Module) key() (string, error) {
+	hash := sha256.New()
+	err := eachSource(func(name string, text []byte) error {
+		fmt.Fprintf(hash, "%s %d\n%s", name, len(text), text)
+		return nil
+	})
+	return moduleName + "-" + m.Release + "-" + hex.EncodeToString(hash.Sum(nil)[:8]) + ".ko", err
+}
+
+func eachSource(fn func(name string, text []byte) error) error {
+	entries, err := moduleSource.ReadDir("kmod")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		text, err := moduleSource.ReadFile("kmod/" + e.Name())
+		if err == nil {
+			err = fn(e.Name(), text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Module) build(ctx context.Context, to *os.File) error {
+	headers, err := m.headers()
+	if err != nil {
+		return err
+	}
+	if missing := missingTools(); len(missing) > 0 {
+		return fmt.Errorf("%s not found: install the packages make and gcc", strings.Join(missing, " and "))
+	}
+	dir, err := os.MkdirTemp("", "stile-module-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := eachSource(func(name string, text []byte) error { return os.WriteFile(filepath.Join(dir, name), text, 0o644) }); err != nil {
+		return err
+	}
+	m.progress("build kernel module " + moduleName + " for " + m.Release)
+	if out, err := makeModule(ctx, dir, headers).CombinedOutput(); err != nil {
+		return fmt.Errorf("make against %s: %w:\n%s", headers, err, lastLines(out, 15))
+	}
+	return copyTo(to, filepath.Join(dir, moduleName+".ko"))
+}
+
+// headers returns the first folder that has what modules are built against.
+func (m *Module) headers() (string, error) {
+	for _, dir := range m.Headers {
+		if _, err := os.Stat(filepath.Join(dir, "Makefile")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("the kernel's headers are not there (%s): %s", strings.Join(m.Headers, ", "), headersPackage("/etc/os-release", m.Release))
+}
+
+func missingTools() []string {
+	var missing []string
+	for _, tool := range []string{"make", "gcc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, tool)
+		}
+	}
+	return missing
+}
+
+// drainTime is how long a build that is told to end may take.
+const drainTime = 5 * time.Second
+
+// makeModule runs make without what is set for the builds of others, such as ARCH or
+// MAKEFLAGS.
+func makeModule(ctx context.Context, dir, headers string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "make", "-C", dir, "KDIR="+headers, "modules")
+	cmd.Env = []string{"LC_ALL=C"}
+	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
+		if value, ok := os.LookupEnv(name); ok {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = drainTime
+	return cmd
+}
+
+func lastLines(out []byte, n int) []byte {
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-n):], []byte("\n"))
+}
+
+func copyTo(to *os.File, path string) error {
+	from, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	_, err = io.Copy(to, from)
+	return err
+}
+
+// headersPackage says what to install, by what the distribution's packages are called.
+func headersPackage(osRelease, release string) string {
+	text, _ := os.ReadFile(osRelease)
+	var ids []string
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if key == "ID" || key == "ID_LIKE" {
+			ids = append(ids, strings.Fields(strings.Trim(value, `"'`))...)
+		}
+	}
+	for _, id := range ids {
+		switch id {
+		case "debian", "ubuntu":
+			return "install the package linux-headers-" + release
+		case "fedora", "rhel", "centos":
+			return "install the package kernel-devel-" + release
+		case "arch":
+			return "install the package of headers for the running kernel, such as linux-headers"
+		case "suse", "opensuse":
+			return "install the package kernel-default-devel"
+		case "alpine":
+			return "install the package linux-lts-dev"
+		}
+	}
+	return "install the package that modules for kernel " + release + " are built with"
+}
+
+// Ensure makes the module's driver appear: it loads the module that is installed, or
+// else builds and loads it.
+func (m *Module) Ensure(ctx context.Context) error {
+	if driverLoaded() {
+		return nil
+	}
+	if err := modprobe(moduleName); err == nil && driverLoaded() {
+		return nil
+	}
+	path, err := m.Build(ctx)
+	if err != nil {
+		return err
+	}
+	if err := loadDependencies(m.Release); err != nil {
+		return err
+	}
+	if err := Load(path, m.Release); err != nil {
+		return err
+	}
+	if !driverLoaded() {
+		return errors.New("the kernel module " + moduleName + " was loaded, and the driver " + hostpci.DonorDriver + " did not appear")
+	}
+	return nil
+}
+
+func driverLoaded() bool {
+	_, err := os.Stat(pciDrivers + "/" + hostpci.DonorDriver)
+	return err == nil
+}
