@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/vmtest"
+)
+
+// Functions of the topology "all".
+const (
+	labEdu      = "0000:01:00.0"
+	labEduOf3   = "0000:02:00.0" // with .1, and an e1000e as .2
+	labNIC      = "0000:06:00.0"
+	labNVMe     = "0000:05:00.0"
+	guestMemory = "128M" // what is passed through must have all of it in place
+)
+
+// passed is a nested host in which stile runs.
+type passed struct{ *vmtest.VM }
+
+// nested runs stile in the nested host and returns its status, stdout and stderr.
+func (p passed) nested(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	cmd := p.Command(t.Context(), filepath.Join(tools, "stile"), args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	if err != nil && cmd.ExitCode() == 0 {
+		t.Fatalf("stile %q: %v", args, err)
+	}
+	return cmd.ExitCode(), out.String(), errs.String()
+}
+
+// guest runs a shell command in a guest with devices, which must succeed.
+func (p passed) guest(t *testing.T, script string, flags ...string) string {
+	t.Helper()
+	args := append([]string{"run", "-m", guestMemory}, flags...)
+	status, stdout, stderr := p.nested(t, append(args, "--", "sh", "-c", script)...)
+	if status != 0 {
+		t.Fatalf("status %d, stdout %s\nstderr %s", status, stdout, stderr)
+	}
+	return stdout
+}
+
+// refused runs stile with devices that can't be had, and looks for why in what it says.
+func (p passed) refused(t *testing.T, flags []string, why ...string) {
+	t.Helper()
+	status, _, stderr := p.nested(t, append(append([]string{"run", "-m", guestMemory}, flags...), "--", "true")...)
+	if status != guest.ExitSetup {
+		t.Errorf("%q: status %d", flags, status)
+	}
+	for _, w := range why {
+		if !strings.Contains(stderr, w) {
+			t.Errorf("%q: stile says %q, without %q", flags, stderr, w)
+		}
+	}
+}
+
+// driver returns the driver of a function of the nested host.
+func (p passed) driver(t *testing.T, bdf string) string {
+	t.Helper()
+	out, _ := p.Command(t.Context(), "readlink", "/sys/bus/pci/devices/"+bdf+"/driver").Output() // status 1 without a driver
+	return filepath.Base(strings.TrimSpace(string(out)))
+}
+
+// linkScript brings the guest's only network device of a slot up and prints whether it has a link, what its
+// interrupts are and whether some came.
+const linkScript = `cd /sys/class/net; for n in *; do [ -e $n/device/vendor ] && break; done
+{ ip link set $n up || ifconfig $n up; } 2>/dev/null
+for i in $(seq 200); do [ "$(cat $n/carrier 2>/dev/null)" = 1 ] && break; sleep 0.1; done
+for i in $(seq 100); do [ "$(cat $n/statistics/tx_packets)" -gt 0 ] && break; sleep 0.1; done
+echo carrier=$(cat $n/carrier) sent=$(cat $n/statistics/tx_packets); grep $n /proc/interrupts`
+
+func TestPassthrough(t *testing.T) {
+	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: "all"})}
+	hardware := filepath.Join(tools, "hardware")
+	for _, backend := range []string{"iommufd", "legacy"} {
+		t.Run("edu/"+backend, func(t *testing.T) {
+			out := p.guest(t, hardware+" edu 0x1234:0x11e8", "--vfio", backend, "--device", labEdu+",bind")
+			if !strings.Contains(out, "fine") {
+				t.Error(out)
+			}
+			if d := p.driver(t, labEdu); d != "." {
+				t.Errorf("edu was given back to %s", d)
+			}
+		})
+		for mode, want := range map[string]string{"0": "IO-APIC", "1": "PCI-MSI-", "2": "PCI-MSIX-"} {
+			t.Run("e1000e/"+backend+"/"+want, func(t *testing.T) {
+				out := p.guest(t, linkScript, "--vfio", backend, "-a", "e1000e.IntMode="+mode, "--device", labNIC+",bind")
+				if !strings.Contains(out, "carrier=1") || strings.Contains(out, "sent=0") || !strings.Contains(out, want) {
+					t.Error(out)
+				}
+				if d := p.driver(t, labNIC); d != "e1000e" {
+					t.Errorf("the NIC was given back to %s", d)
+				}
+			})
+		}
+		t.Run("decoding/"+backend, func(t *testing.T) {
+			t.Log(p.guest(t, `echo 0000:00:04.0 > /sys/bus/pci/drivers/nvme/unbind; exec `+hardware+` decode 0x1b36:0x0010`,
+				"-c", "2", "--vfio", backend, "--device", labNVMe+",bind"))
+		})
+	}
+	t.Run("three functions of a group", func(t *testing.T) {
+		out := p.guest(t, "cat /sys/bus/pci/devices/*/device", "--device", labEduOf3+",bind", "--device", "02:00.1,bind",
+			"--device", "/sys/bus/pci/devices/0000:02:00.2,bind")
+		if strings.Count(out, "0x11e8") != 2 || strings.Count(out, "0x10d3") != 1 {
+			t.Error(out)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		p.refused(t, []string{"--device", labEduOf3 + ",bind"}, "not viable", "0000:02:00.2", "e1000e", "stile bind")
+		p.refused(t, []string{"--device", labNIC}, "e1000e", labNIC+",bind")
+		p.refused(t, []string{"--device", "0000:33:00.0"}, "0000:33:00.0")
+		p.refused(t, []string{"--device", labNIC + ",steal"}, "steal")
+		if d := p.driver(t, labNIC); d != "e1000e" {
+			t.Errorf("something was changed: the NIC's driver is %s", d)
+		}
+	})
+	t.Run("held", func(t *testing.T) { held(t, p) })
+	t.Run("unplug", func(t *testing.T) { unplug(t, p) })
+}
+
+// sleeper starts a guest with a device, which sleeps, and returns when it runs.
+func (p passed) sleeper(t *testing.T, stderr *bytes.Buffer, flags ...string) *vmtest.Cmd {
+	t.Helper()
+	args := append(append([]string{"run", "-m", guestMemory}, flags...), "--", "sh", "-c", "echo ready; exec sleep 1000")
+	cmd := p.Command(t.Context(), filepath.Join(tools, "stile"), args...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	cmd.Stdout, cmd.Stderr = w, stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("the guest said %q, %v: %s", line, err, stderr)
+	}
+	return cmd
+}
+
+// held kills a stile that has a device. Meanwhile others are told who has it, and later ones give it back.
+func held(t *testing.T, p passed) {
+	var stderr bytes.Buffer
+	cmd := p.sleeper(t, &stderr, "--device", labNIC+",bind")
+	p.refused(t, []string{"--device", labNIC}, "in use by process", "stile")
+	if err := cmd.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if d := p.driver(t, labNIC); d != "vfio-pci" {
+		t.Errorf("the driver is %s after a kill", d)
+	}
+	status, stdout, text := p.nested(t, "unbind", "--stale")
+	if d := p.driver(t, labNIC); status != 0 || d != "e1000e" {
+		t.Errorf("status %d, the driver is %s: %s%s", status, d, stdout, text)
+	}
+}
+
+// unplug takes the device of a running guest: the VM ends, and the unbind does with it.
+func unplug(t *testing.T, p passed) {
+	var stderr bytes.Buffer
+	cmd := p.sleeper(t, &stderr, "--device", labEdu+",bind")
+	out, err := p.Command(t.Context(), "sh", "-c", "echo "+labEdu+" > /sys/bus/pci/drivers/vfio-pci/unbind").CombinedOutput()
+	if err != nil {
+		t.Errorf("unbind: %v %s", err, out)
+	}
+	_ = cmd.Wait()
+	if cmd.ExitCode() != guest.ExitDied || !strings.Contains(stderr.String(), "the host wants "+labEdu+" back") {
+		t.Errorf("status %d: %s", cmd.ExitCode(), &stderr)
+	}
+}
+
+// TestPassthroughDisk gives a guest an nvme whose contents are a file here.
+func TestPassthroughDisk(t *testing.T) {
+	dir := t.TempDir()
+	disk, topology := filepath.Join(dir, "disk"), filepath.Join(dir, "t.json")
+	content := strings.Repeat("0123456789abcde\n", 1<<16)
+	text := fmt.Sprintf(`{"name": "disk", "iommu": true, "interrupt_remapping": true, "ports": [{"devices": [{"kind": "nvme", "file": %q}]}]}`, disk)
+	for name, data := range map[string]string{disk: content, topology: text} {
+		if err := os.WriteFile(name, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: topology})}
+	out := p.guest(t, `until [ -b /dev/nvme0n1 ]; do sleep 0.1; done; dd if=/dev/nvme0n1 bs=1M count=1 iflag=direct 2>/dev/null | md5sum
+		printf written | dd of=/dev/nvme0n1 conv=notrunc,fsync 2>/dev/null; grep -c 'nvme0q[1-4]' /proc/interrupts`,
+		"-c", "4", "--device", "0000:01:00.0,bind")
+	if want := "4\n"; !strings.HasSuffix(out, want) {
+		t.Errorf("four CPUs have no four queues: %s", out)
+	}
+	data, err := os.ReadFile(disk)
+	if err != nil || string(data) != "written"+content[len("written"):] {
+		t.Errorf("the file begins with %.20q, %v", data, err)
+	}
+	few, many := p.exits(t, 20), p.exits(t, 420)
+	if many > few+40 {
+		t.Errorf("20 reads cost %d exits to the device, 420 cost %d", few, many)
+	}
+}
+
+// exits returns how many accesses to the disk were exits while the guest read it n times.
+func (p passed) exits(t *testing.T, n int) uint64 {
+	t.Helper()
+	const file = "/run/report.json"
+	p.guest(t, fmt.Sprintf(`until [ -b /dev/nvme0n1 ]; do sleep 0.1; done; dd if=/dev/nvme0n1 of=/dev/null bs=512 count=%d iflag=direct 2>/dev/null`, n),
+		"--json", file, "--device", "0000:01:00.0,bind")
+	text, err := p.Command(t.Context(), "cat", file).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r guest.Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Passthrough == nil || len(r.Passthrough.Maps) != 1 || r.Passthrough.IOCTLs["IOMMU_IOAS_MAP"] != 1 || len(r.Passthrough.Devices) != 1 {
+		t.Fatalf("report %+v", r.Passthrough)
+	}
+	d := r.Passthrough.Devices[0]
+	if d.Name != "0000:01:00.0" || len(d.Attach) == 0 || d.Interrupts.Entered["MSI-X"] == 0 {
+		t.Errorf("report %+v", d)
+	}
+	return r.Devices[d.Name]
+}
+
+// TestPassthroughDebian: an older kernel, without iommufd.
+func TestPassthroughDebian(t *testing.T) {
+	start := time.Now()
+	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton", Kernel: "6.1"})}
+	t.Logf("the nested host took %v", time.Since(start).Round(time.Second))
+	out := p.guest(t, filepath.Join(tools, "hardware")+" edu 0x1234:0x11e8", "--device", labEdu+",bind")
+	if !strings.Contains(out, "fine") {
+		t.Error(out)
+	}
+	p.refused(t, []string{"--vfio", "iommufd", "--device", labEdu + ",bind"}, "iommufd")
+}
