@@ -63,6 +63,10 @@ func (g *guest) loadModules() {
 		return
 	}
 	defer f.Close()
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		g.warn("parameters of modules: %v", err)
+	}
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		path := strings.TrimSpace(lines.Text())
@@ -72,7 +76,7 @@ func (g *guest) loadModules() {
 		if filepath.Base(path) == "kvm.ko" && os.Getenv(EnvLab) == "1" {
 			awaitClock()
 		}
-		if err := loadModule(path); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := loadModule(path, moduleParams(string(cmdline), path)); err != nil && !errors.Is(err, unix.EEXIST) {
 			g.warn("load module %s: %v", path, err)
 		}
 		os.Remove(path)
@@ -97,13 +101,28 @@ func awaitClock() {
 	}
 }
 
-func loadModule(path string) error {
+// moduleParams returns the parameters that the kernel's command line has for a module, as modprobe does: kvm_amd.nested=0 is
+// nested=0 for kvm_amd.ko.
+func moduleParams(cmdline, path string) string {
+	underscored := strings.NewReplacer("-", "_")
+	module := underscored.Replace(strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
+	var params []string
+	for word := range strings.FieldsSeq(cmdline) {
+		name, param, ok := strings.Cut(word, ".")
+		if ok && underscored.Replace(name) == module {
+			params = append(params, param)
+		}
+	}
+	return strings.Join(params, " ")
+}
+
+func loadModule(path, params string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return unix.FinitModule(int(f.Fd()), "", 0)
+	return unix.FinitModule(int(f.Fd()), params, 0)
 }
 
 // upLoopback sets the loopback interface up, which gives it its addresses.
