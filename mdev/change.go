@@ -135,14 +135,21 @@ func (h *Host) Remove(uuid string, o RemoveOptions) error {
 	if m == nil {
 		return fmt.Errorf("no mediated device %s on this host; see stile mdev list", uuid)
 	}
-	if err := free(s, m); err != nil && !o.Force {
-		return err
+	inUse := free(s, m)
+	if inUse != nil && !o.Force {
+		return inUse
 	}
-	return h.remove(uuid, o)
+	return h.remove(uuid, inUse, o.notice)
 }
 
-func (h *Host) remove(uuid string, o RemoveOptions) error {
-	err := h.slow(hostpci.Write{Path: busDevices + "/" + uuid + "/remove", Value: "1"}, func() { o.notice(h.waiting(uuid)) })
+// remove removes a device. inUse is what the kernel is known to wait for, or nil: once
+// the removal has begun sysfs does not tell any more.
+func (h *Host) remove(uuid string, inUse error, notice func(string)) error {
+	text := "the kernel waits for " + uuid + " to be closed"
+	if inUse != nil {
+		text += ": " + inUse.Error()
+	}
+	err := h.slow(hostpci.Write{Path: busDevices + "/" + uuid + "/remove", Value: "1"}, func() { notice(text) })
 	if err != nil {
 		return &removeError{uuid, err}
 	}
@@ -163,20 +170,6 @@ func (h *Host) slow(w hostpci.Write, tell func()) error {
 			tell()
 		}
 	}
-}
-
-// waiting says what the kernel waits for before it removes a device.
-func (h *Host) waiting(uuid string) string {
-	text := "the kernel waits for " + uuid + " to be closed"
-	s, err := h.pci.Scan()
-	if err != nil || s.MediatedDevice(uuid) == nil {
-		return text
-	}
-	var e *InUseError
-	if errors.As(free(s, s.MediatedDevice(uuid)), &e) {
-		return text + ": " + e.Error()
-	}
-	return text
 }
 
 // removeError is a removal that failed, with what the kernel means by it.

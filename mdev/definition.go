@@ -124,7 +124,7 @@ func (h *Host) CreateDefined(d Definition) error {
 		w := hostpci.Write{Path: busDevices + "/" + d.UUID + "/" + a.Name, Value: a.Value}
 		if err := h.write.Write(w); err != nil {
 			err = fmt.Errorf("set attribute %s of mediated device %s to %q: %s", a.Name, d.UUID, a.Value, common(err))
-			return errors.Join(err, h.remove(d.UUID, RemoveOptions{}))
+			return errors.Join(err, h.remove(d.UUID, nil, func(string) {}))
 		}
 	}
 	return nil

@@ -2,7 +2,6 @@ package mdev
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/stile-vmm/stile/internal/hostpci"
@@ -46,7 +45,7 @@ func holders(s *hostpci.Snapshot, group *int) []hostpci.Process {
 	if group == nil || s.Group(*group) == nil {
 		return []hostpci.Process{}
 	}
-	return slices.Concat([]hostpci.Process{}, s.Group(*group).Holders)
+	return append([]hostpci.Process{}, s.Group(*group).Holders...)
 }
 
 // children returns the mediated devices of a PCI function.

@@ -98,6 +98,8 @@ func (e *loadError) reason() string {
 	builtFor, _, _ := strings.Cut(e.magic, " ")
 	signed := "sign it with a key that the kernel trusts (scripts/sign-file of the kernel's headers; mokutil enrols a key)"
 	switch {
+	case builtFor != e.release:
+		return "it was built for kernel " + builtFor + ", and " + e.release + " runs; build it against the headers of the running one"
 	case errors.Is(e.err, unix.EKEYREJECTED), errors.Is(e.err, unix.ENOKEY), errors.Is(e.err, unix.EBADMSG):
 		return "this kernel loads only signed modules; " + signed
 	case errors.Is(e.err, unix.EPERM) && e.lockdown != "":
@@ -106,8 +108,6 @@ func (e *loadError) reason() string {
 		return "loading modules needs root"
 	case errors.Is(e.err, unix.EPERM):
 		return "the right CAP_SYS_MODULE is missing, as in a container, or loading is switched off (kernel.modules_disabled)"
-	case builtFor != e.release:
-		return "it was built for kernel " + builtFor + ", and " + e.release + " runs; build it against the headers of the running one"
 	case errors.Is(e.err, unix.ENOEXEC):
 		return "the headers it was built against are not those of the running kernel, though of the same name (it has " + e.magic + "); the kernel's log (dmesg) says more"
 	case errors.Is(e.err, unix.ENOENT):

@@ -167,7 +167,7 @@ func (h *Host) undo(b hostpci.BDF, n note, notice func(string)) error {
 		if err := free(s, m); err != nil {
 			return err
 		}
-		if err := h.remove(m.UUID, RemoveOptions{Notice: notice}); err != nil {
+		if err := h.remove(m.UUID, nil, notice); err != nil {
 			return err
 		}
 	}

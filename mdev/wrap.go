@@ -199,7 +199,7 @@ func (h *Host) Unwrap(target string, o UnwrapOptions) (*Unwrapped, error) {
 
 func (h *Host) unwrap(b hostpci.BDF, n note, o hostpci.UnbindOptions) error {
 	for _, uuid := range n.Devices {
-		if err := h.remove(uuid, RemoveOptions{Notice: o.Notice}); err != nil {
+		if err := h.remove(uuid, nil, o.Notice); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,242 @@
+package mdev_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/internal/testenv"
+	"github.com/stile-vmm/stile/mdev"
+	"github.com/stile-vmm/stile/vfio"
+)
+
+const donorFolder = "/sys/bus/pci/drivers/" + hostpci.DonorDriver
+
+// TestLabDevice has registers, DMA, MSI, INTx, reset and second users of a wrapped device, as of one on vfio-pci.
+func TestLabDevice(t *testing.T) {
+	w := labWrap(t, labHost(t), alone)
+	runVFIO(t, "STILE_VFIO_EDU="+w.UUID, "TestLabRegisters|TestLabDMA|TestLabKernelRefusesMaps|TestLabInterrupts|TestLabSecondUser|TestLabMemlock")
+}
+
+// TestLabVectors has the MSI-X vectors of a wrapped disk.
+func TestLabVectors(t *testing.T) {
+	w := labWrap(t, labHost(t), "0000:05:00.0")
+	runVFIO(t, "STILE_VFIO_MSIX="+w.UUID, "TestLabVectors")
+}
+
+// TestLabGivesBack: an unwrapped function is as it was.
+func TestLabGivesBack(t *testing.T) {
+	h := labHost(t)
+	w := labWrap(t, h, network)
+	if w.From != "e1000e" {
+		t.Errorf("it was on %q", w.From)
+	}
+	u, err := h.Unwrap(w.UUID, mdev.UnwrapOptions{})
+	check(t, err)
+	override, err := os.ReadFile("/sys/bus/pci/devices/" + network + "/driver_override")
+	check(t, err)
+	if u.Driver != "e1000e" || driver(network) != "e1000e" || strings.TrimSpace(string(override)) != "(null)" {
+		t.Errorf("unwrapped: %+v, driver %q, override %q", u, driver(network), override)
+	}
+	wantNothing(t, h)
+}
+
+func wantNothing(t *testing.T, h *mdev.Host) {
+	t.Helper()
+	devices, err := h.Devices()
+	check(t, err)
+	entries, err := h.PCI().Bindings()
+	check(t, err)
+	if len(devices)+len(entries)+len(h.Stale()) > 0 {
+		t.Errorf("left are devices %+v, bindings %+v, notes %v", devices, entries, h.Stale())
+	}
+}
+
+// TestLabInUse: what would block is refused and its holder named; what is forced waits and says so.
+func TestLabInUse(t *testing.T) {
+	h := labHost(t)
+	w := labWrap(t, h, network)
+	forEachBackend(t, []string{w.UUID}, func(t *testing.T, b vfio.Backend) {
+		t.Cleanup(func() { // for the next one
+			_, err := h.Create(network, "type1", w.UUID)
+			check(t, err)
+		})
+		held := hold(t, b, w.UUID)
+		_, unwrapErr := h.Unwrap(network, mdev.UnwrapOptions{})
+		for what, err := range map[string]error{"remove": h.Remove(w.UUID, mdev.RemoveOptions{}), "unwrap": unwrapErr} {
+			var use *mdev.InUseError
+			if !errors.As(err, &use) || len(use.Holders) != 1 || use.Holders[0].PID != held.Process.Pid {
+				t.Errorf("%s while process %d has it open: %v", what, held.Process.Pid, err)
+			}
+		}
+		if err := unix.DeleteModule("vfio_mdev_pci", unix.O_NONBLOCK); !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
+			t.Errorf("unload the module meanwhile: %v", err)
+		}
+		notices := make(chan string, 1)
+		removed := make(chan error, 1)
+		go func() {
+			removed <- h.Remove(w.UUID, mdev.RemoveOptions{Force: true, Notice: func(text string) { notices <- text }})
+		}()
+		select {
+		case text := <-notices:
+			if !strings.Contains(text, "process "+strconv.Itoa(held.Process.Pid)) {
+				t.Errorf("notice %q", text)
+			}
+		case err := <-removed:
+			t.Fatalf("the removal did not wait: %v", err)
+		}
+		held.release()
+		check(t, <-removed)
+	})
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// TestLabRemoveAndUnbind: a removal and an unbinding of the parent meet, in either order, while the device is in use.
+func TestLabRemoveAndUnbind(t *testing.T) {
+	h := labHost(t)
+	w := labWrap(t, h, network)
+	remove := func() error { return write("/sys/bus/mdev/devices/"+w.UUID+"/remove", "1") }
+	unbind := func() error { return write(donorFolder+"/unbind", network) }
+	for name, order := range map[string][2]func() error{"remove first": {remove, unbind}, "unbind first": {unbind, remove}} {
+		t.Run(name, func(t *testing.T) {
+			if !exists("/sys/bus/mdev/devices/" + w.UUID) {
+				_, err := h.Create(network, "type1", w.UUID)
+				check(t, err)
+			}
+			held := hold(t, vfio.Legacy, w.UUID)
+			done := make(chan error, 2)
+			for _, change := range order {
+				go func() { done <- change() }()
+				time.Sleep(200 * time.Millisecond) // mostly it waits by then; the test holds otherwise, too
+			}
+			select {
+			case err := <-done:
+				t.Errorf("one did not wait for the user: %v", err)
+				done <- err
+			default:
+			}
+			held.release()
+			t.Log(<-done, <-done)
+			if exists("/sys/bus/mdev/devices/"+w.UUID) || driver(network) != "" {
+				t.Errorf("left: driver %q", driver(network))
+			}
+			check(t, write("/sys/bus/pci/drivers_probe", network))
+		})
+	}
+}
+
+// TestLabChurn makes and ends devices in all ways, with removals and unbindings that meet.
+func TestLabChurn(t *testing.T) {
+	h := labHost(t)
+	w := labWrap(t, h, network)
+	for range 50 {
+		check(t, h.Remove(w.UUID, mdev.RemoveOptions{}))
+		_, err := h.Create(network, "type1", w.UUID)
+		check(t, err)
+	}
+	for range 20 {
+		removed := make(chan error)
+		go func() { removed <- write("/sys/bus/mdev/devices/"+w.UUID+"/remove", "1") }()
+		check(t, write(donorFolder+"/unbind", network))
+		<-removed
+		check(t, write("/sys/bus/pci/drivers_probe", network))
+		_, err := h.Create(network, "type1", w.UUID)
+		check(t, err)
+	}
+	check(t, unix.DeleteModule("vfio_mdev_pci", 0))
+	if driver(network) != "" || exists("/sys/bus/mdev/devices/"+w.UUID) {
+		t.Error("something outlived the module")
+	}
+	ensure(t)
+	check(t, write("/sys/bus/pci/drivers_probe", network))
+}
+
+// TestLabEmulated: a device of another driver has a group of its own, whose IOMMU is emulated.
+func TestLabEmulated(t *testing.T) {
+	h := labHost(t)
+	release := unameRelease(t)
+	path := "/lib/modules/" + release + "/kernel/samples/vfio-mdev/mtty.ko"
+	if !exists(path) {
+		testenv.Missing(t, "mtty", "the kernel has no samples")
+	}
+	check(t, mdev.Load(path, release))
+	p, err := h.Parent("mtty")
+	check(t, err)
+	if p.Function != nil || p.Group != nil || len(p.Types) == 0 {
+		t.Fatalf("parent %+v", p)
+	}
+	uuid, err := h.Create("mtty", p.Types[0].ID, "")
+	check(t, err)
+	devices, err := h.Devices()
+	check(t, err)
+	if len(devices) != 1 || !devices[0].Emulated || devices[0].ParentGroup || devices[0].Wrapped || devices[0].Group == nil {
+		t.Errorf("devices %+v", devices)
+	}
+	_, err = h.Unwrap(uuid, mdev.UnwrapOptions{})
+	wantError(t, err, "stile mdev remove")
+	check(t, h.Remove(uuid, mdev.RemoveOptions{}))
+	wantNothing(t, h)
+}
+
+func unameRelease(t *testing.T) string {
+	t.Helper()
+	var u unix.Utsname
+	check(t, unix.Uname(&u))
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// TestLabRefused: what can't be wrapped, and modules that can't be loaded.
+func TestLabRefused(t *testing.T) {
+	h := labHost(t)
+	for name, want := range map[string]string{"0000:03:00.0": "is a bridge", "0000:1f:00.0": "no PCI function"} {
+		_, err := h.Wrap(bdf(t, name), mdev.WrapOptions{})
+		wantError(t, err, want)
+	}
+	module, err := filepath.Glob("/lib/modules/" + unameRelease(t) + "/kernel/drivers/vfio/mdev/mdev.ko")
+	check(t, err)
+	if len(module) == 0 {
+		return
+	}
+	text, err := os.ReadFile(module[0])
+	check(t, err)
+	foreign := filepath.Join(t.TempDir(), "foreign.ko")
+	magic := regexp.MustCompile(`vermagic=[0-9.]{3}`)
+	check(t, os.WriteFile(foreign, magic.ReplaceAll(text, []byte("vermagic=5.0")), 0o644))
+	check(t, unloadMdev())
+	t.Cleanup(func() { check(t, mdev.Load(module[0], unameRelease(t))) })
+	wantError(t, mdev.Load(foreign, unameRelease(t)), "it was built for kernel 5.0")
+}
+
+// unloadMdev unloads the modules that are loaded already and would hide what a foreign one gives.
+func unloadMdev() error {
+	return errors.Join(unload("vfio_mdev_pci"), unload("mtty"), unload("mdev"))
+}
+
+func unload(module string) error {
+	err := unix.DeleteModule(module, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// TestAfterLab runs after the lab tests: the kernel has found nothing wrong.
+func TestAfterLab(t *testing.T) {
+	labHost(t)
+	log := kernelLog(t)
+	if found := regexp.MustCompile(`(?m)^.*(WARNING:|BUG:|Oops|Call Trace|refcount_t|KASAN).*$`).FindAllString(log, -1); len(found) > 0 {
+		t.Errorf("the kernel's log has %q:\n%s", found, log)
+	}
+}
