@@ -94,7 +94,10 @@ func TestPassthrough(t *testing.T) {
 				t.Errorf("edu was given back to %s", d)
 			}
 		})
-		for mode, want := range map[string]string{"0": "IO-APIC", "1": "PCI-MSI-", "2": "PCI-MSIX-"} {
+		t.Run("msi/"+backend, func(t *testing.T) {
+			p.guest(t, hardware+" msi 0x1234:0x11e8", "--vfio", backend, "--device", labEdu+",bind")
+		})
+		for mode, want := range map[string]string{"0": "IO-APIC", "2": "PCI-MSIX-"} {
 			t.Run("e1000e/"+backend+"/"+want, func(t *testing.T) {
 				out := p.guest(t, linkScript, "--vfio", backend, "-a", "e1000e.IntMode="+mode, "--device", labNIC+",bind")
 				if !strings.Contains(out, "carrier=1") || strings.Contains(out, "sent=0") || !strings.Contains(out, want) {

@@ -18,13 +18,15 @@ import (
 
 func main() {
 	if len(os.Args) != 3 {
-		fatal(errors.New("usage: hardware edu|decode VENDOR:DEVICE"))
+		fatal(errors.New("usage: hardware edu|msi|decode VENDOR:DEVICE"))
 	}
 	dir, err := find(os.Args[2])
 	if err == nil {
 		switch os.Args[1] {
 		case "edu":
 			err = edu(dir)
+		case "msi":
+			err = msi(dir)
 		case "decode":
 			err = decode(dir)
 		default:
@@ -217,6 +219,60 @@ func pinnedPage() ([]byte, uint64, error) {
 		return nil, 0, err
 	}
 	return page, binary.LittleEndian.Uint64(entry[:]) & (1<<55 - 1) * 4096, nil
+}
+
+// Registers of edu's interrupt, and of its MSI capability, which is 64-bit without masks.
+const (
+	eduRaise     = 0x60
+	eduAck       = 0x64
+	capMSI       = 5
+	msiControl   = 2
+	msiAddress   = 4
+	msiData      = 12
+	apicBase     = 0xfee0
+	strayVector  = 0x4b // that no driver has
+	strayMessage = "No irq handler for"
+)
+
+// msi makes the device raise an interrupt that nothing in the kernel expects, which the
+// kernel's log then tells of.
+func msi(dir string) error {
+	c, err := openConfig(dir)
+	if err != nil {
+		return err
+	}
+	c.put(command, c.get(command)|memory|master)
+	b, err := bar(dir)
+	if err != nil {
+		return err
+	}
+	at := c.capability(capMSI)
+	if at == 0 {
+		return errors.New("no MSI capability")
+	}
+	c.put(at+msiAddress, 0)
+	c.put(at+msiAddress+2, apicBase)
+	c.put(at+msiData, strayVector)
+	c.put(at+msiControl, c.get(at+msiControl)|1)
+	for n := 1; n <= 3; n++ {
+		atomic.StoreUint32(reg32(b, eduRaise), 1)
+		err := await(func() bool { return strings.Count(kernelLog(), strayMessage) >= n })
+		if err != nil {
+			return fmt.Errorf("interrupt %d: %w", n, err)
+		}
+		atomic.StoreUint32(reg32(b, eduAck), 1)
+	}
+	return nil
+}
+
+func kernelLog() string {
+	const readAll = 3
+	buf := make([]byte, 1<<20)
+	n, err := unix.Klogctl(readAll, buf)
+	if err != nil {
+		fatal(err)
+	}
+	return string(buf[:n])
 }
 
 // Capabilities and bits in them.
