@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -36,7 +37,7 @@ func Load(path, release string) error {
 		return err
 	}
 	defer f.Close()
-	magic, err := vermagic(f)
+	magic, err := vermagicOf(f)
 	if err != nil {
 		return fmt.Errorf("load kernel module %s: %w", path, err)
 	}
@@ -47,9 +48,9 @@ func Load(path, release string) error {
 	return &loadError{path, release, magic, lockdown(lockdownFile), os.Geteuid() == 0, err}
 }
 
-// vermagic returns what a module says of the kernel that it was built for: its release
+// vermagicOf returns what a module says of the kernel that it was built for: its release
 // and some options.
-func vermagic(f *os.File) (string, error) {
+func vermagicOf(f io.ReaderAt) (string, error) {
 	e, err := elf.NewFile(f)
 	if err != nil {
 		return "", fmt.Errorf("not a module: %w", err)

@@ -1,0 +1,154 @@
+package mdev
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/images"
+)
+
+// fakeMake stands for make and the kernel's makefiles: it notes that it ran, and fails if the headers say so.
+const fakeMake = `#!/bin/sh
+echo "$@" >> "$HOME/calls"
+env > "$HOME/env"
+[ "$1" = -C ] || exit 3
+case $3 in KDIR=*) headers=${3#KDIR=} ;; esac
+if [ -e "$headers/broken" ]; then
+	for i in $(seq 40); do echo "line $i"; done
+	echo "vfio_mdev_pci.c:1:1: error: boom"
+	exit 2
+fi
+cat "$2/vfio_mdev_pci.c" > "$2/vfio_mdev_pci.ko"
+`
+
+func program(t *testing.T, home, name, text string) {
+	t.Helper()
+	check(t, os.MkdirAll(filepath.Join(home, "bin"), 0o755))
+	check(t, os.WriteFile(filepath.Join(home, "bin", name), []byte(text), 0o755))
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBuildModule(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("ARCH", "of-another-build")
+	t.Setenv("PATH", filepath.Join(home, "bin")+":"+os.Getenv("PATH"))
+	program(t, home, "make", fakeMake)
+	program(t, home, "gcc", "#!/bin/sh\n")
+	cache, err := images.Open(filepath.Join(home, "cache"))
+	check(t, err)
+	headers := filepath.Join(home, "headers")
+	var told []string
+	m := &Module{Release: "6.12.1", Headers: []string{"/nowhere", headers}, Cache: cache, Progress: func(what string) { told = append(told, what) }}
+	if _, err := m.Build(t.Context()); err == nil || !strings.Contains(err.Error(), "headers are not there (/nowhere, "+headers) || !strings.Contains(err.Error(), "install the package") {
+		t.Errorf("without headers: %v", err)
+	}
+	check(t, os.Mkdir(headers, 0o755))
+	check(t, os.WriteFile(filepath.Join(headers, "Makefile"), nil, 0o644))
+	check(t, os.WriteFile(filepath.Join(headers, "broken"), nil, 0o644))
+	_, err = m.Build(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "error: boom") || strings.Contains(err.Error(), "line 20\n") {
+		t.Errorf("broken: %v", err)
+	}
+	check(t, os.Remove(filepath.Join(headers, "broken")))
+	var paths []string
+	for range 2 {
+		path, err := m.Build(t.Context())
+		check(t, err)
+		paths = append(paths, path)
+	}
+	source, err := moduleSource.ReadFile("kmod/vfio_mdev_pci.c")
+	check(t, err)
+	if built, err := os.ReadFile(paths[0]); err != nil || string(built) != string(source) || paths[0] != paths[1] {
+		t.Errorf("built %q: %d bytes, %v", paths, len(built), err)
+	}
+	calls, _ := os.ReadFile(filepath.Join(home, "calls"))
+	env, _ := os.ReadFile(filepath.Join(home, "env"))
+	if strings.Count(string(calls), "\n") != 2 || len(told) != 2 || strings.Contains(string(env), "of-another-build") {
+		t.Errorf("calls %q, told %q, environment:\n%s", calls, told, env)
+	}
+	other := *m
+	other.Release = "6.12.2"
+	path, err := other.Build(t.Context())
+	check(t, err)
+	if path == paths[0] {
+		t.Error("two kernels share a module")
+	}
+	check(t, os.Remove(filepath.Join(home, "bin", "gcc")))
+	t.Setenv("PATH", filepath.Join(home, "bin"))
+	other.Release = "6.12.3"
+	if _, err := other.Build(t.Context()); err == nil || !strings.Contains(err.Error(), "gcc not found") {
+		t.Errorf("without compiler: %v", err)
+	}
+}
+
+func TestHeadersPackage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "os-release")
+	for text, want := range map[string]string{
+		"ID=debian\n":                             "linux-headers-6.1",
+		"ID=neon\nID_LIKE=\"ubuntu debian\"\n":    "linux-headers-6.1",
+		"ID=\"rocky\"\nID_LIKE='rhel centos'\n":   "kernel-devel-6.1",
+		"ID=arch\n":                               "linux-headers",
+		"ID=opensuse-leap\nID_LIKE=\"suse open\"": "kernel-default-devel",
+		"ID=alpine\n":                             "linux-lts-dev",
+		"ID=other":                                "modules for kernel 6.1",
+		"":                                        "modules for kernel 6.1",
+	} {
+		check(t, os.WriteFile(path, []byte(text), 0o600))
+		if got := headersPackage(path, "6.1"); !strings.Contains(got, want) {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+func TestLockdown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lockdown")
+	for text, want := range map[string]string{
+		"[none] integrity confidentiality\n": "", "none [integrity] confidentiality\n": "integrity",
+		"none integrity [confidentiality]": "confidentiality", "": "", "[": "",
+	} {
+		check(t, os.WriteFile(path, []byte(text), 0o600))
+		if got := lockdown(path); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	if got := lockdown(path + "x"); got != "" {
+		t.Errorf("without file: %q", got)
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	for name, test := range map[string]struct {
+		e    loadError
+		want string
+	}{
+		"unsigned":        {loadError{err: unix.EKEYREJECTED}, "only signed modules"},
+		"no key":          {loadError{err: unix.ENOKEY}, "only signed modules"},
+		"locked down":     {loadError{err: unix.EPERM, lockdown: "integrity", root: true}, "locked down (integrity"},
+		"no root":         {loadError{err: unix.EPERM}, "needs root"},
+		"container":       {loadError{err: unix.EPERM, root: true}, "CAP_SYS_MODULE"},
+		"other kernel":    {loadError{err: unix.ENOEXEC, magic: "6.0.0 SMP"}, "it was built for kernel 6.0.0, and 6.1.0 runs"},
+		"other build":     {loadError{err: unix.ENOEXEC}, "not those of the running kernel"},
+		"missing symbols": {loadError{err: unix.ENOENT}, "CONFIG_VFIO_MDEV"},
+		"other":           {loadError{err: unix.ENOMEM}, "dmesg"},
+	} {
+		test.e.path, test.e.release = "/x.ko", "6.1.0"
+		if test.e.magic == "" {
+			test.e.magic = "6.1.0 SMP"
+		}
+		if text := test.e.Error(); !strings.Contains(text, test.want) || !strings.Contains(text, "/x.ko") || !errors.Is(&test.e, test.e.err) {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
