@@ -73,6 +73,27 @@ func (f *Function) addBARs(cfg []byte, holes []hole) error {
 	return nil
 }
 
+// leastROM is the smallest ROM that the register can tell, in bytes.
+const leastROM = 2048
+
+// addROM gives the guest the expansion ROM, by reads: few look at it. The device's own enable
+// bit is the kernel's.
+func (f *Function) addROM() error {
+	r := f.hw.ROM()
+	if r.Size() == 0 || r.Size() > 1<<31 {
+		return nil
+	}
+	b := pci.BAR{Size: max(leastROM, uint64(1)<<bits.Len64(r.Size()-1))}
+	b.Traps = []pci.Trap{{Size: r.Size(), Handler: readOnly{&window{f, r, 0}}}}
+	f.hasMemory = true
+	return f.pci.SetROM(b)
+}
+
+// readOnly drops what the guest writes.
+type readOnly struct{ *window }
+
+func (readOnly) Write(uint64, []byte) {}
+
 // addParts divides a BAR: what can be mapped becomes memory of the guest, holes go to their
 // handlers, and all else to the device by reads and writes.
 func (f *Function) addParts(b *pci.BAR, index int, r Region, holes []hole) {

@@ -151,6 +151,42 @@ func TestBARs(t *testing.T) {
 	}
 }
 
+// TestROM is read only while both enable bits are set, and never written.
+func TestROM(t *testing.T) {
+	h := endpoint()
+	h.rom.data = []byte{0x55, 0xaa, 3: 7}
+	h.rom.data = append(h.rom.data, make([]byte, 3000)...)
+	m := plug(t, h)
+	at := uint64(m.read(pci.RegROM, 4))
+	m.write(pci.RegROM, 4, 0xfffff800)
+	if got := m.read(pci.RegROM, 4); got != 0xfffff000 || at == 0 {
+		t.Errorf("the ROM is at %#x and sizes as %#x", at, got)
+	}
+	m.write(pci.RegROM, 4, uint32(at)|1)
+	read := func() [4]byte {
+		var b [4]byte
+		m.memory.Read(at, b[:])
+		return b
+	}
+	if b := read(); b != [4]byte{0xff, 0xff, 0xff, 0xff} {
+		t.Errorf("without COMMAND it reads %x", b)
+	}
+	m.write(pci.RegCommand, 2, pci.CommandMemory)
+	h.since()
+	m.memory.Write(at, []byte{1})
+	if b := read(); b != [4]byte{0x55, 0xaa, 0, 7} {
+		t.Errorf("reads %x", b)
+	}
+	m.write(pci.RegROM, 4, uint32(at))
+	if b := read(); b[0] != 0xff {
+		t.Errorf("disabled it reads %x", b)
+	}
+	m.root.Reset()
+	if got := m.read(pci.RegROM, 4); got != uint32(at) {
+		t.Errorf("after a reset the register has %#x", got)
+	}
+}
+
 // TestBARMoves while the guest runs: what is mapped and trapped goes along.
 func TestBARMoves(t *testing.T) {
 	h := withMSIX(endpoint())

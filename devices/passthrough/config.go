@@ -36,7 +36,6 @@ func (m *configMap) touches(off, n int) bool {
 // Header registers that package pci does not name.
 const (
 	regCardbus  = 0x28
-	regROM      = 0x30
 	regPin      = pci.RegInterruptPin
 	regMinGrant = 0x3e
 )

@@ -20,6 +20,7 @@ import (
 type fakeHardware struct {
 	config *fakeRegion
 	bars   [6]*fakeRegion
+	rom    *fakeRegion
 	irqs   [5]vfio.IRQInfo
 
 	mu    sync.Mutex
@@ -32,6 +33,7 @@ type fakeHardware struct {
 func newFake() *fakeHardware {
 	h := &fakeHardware{fail: make(map[string]error), mode: off}
 	h.config = &fakeRegion{h: h, name: "config", data: make([]byte, pci.ConfigSize)}
+	h.rom = &fakeRegion{h: h, name: "ROM"}
 	for i := range h.bars {
 		h.bars[i] = &fakeRegion{h: h, name: fmt.Sprintf("BAR%d", i)}
 	}
@@ -98,6 +100,7 @@ func (h *fakeHardware) since() []string {
 func (h *fakeHardware) Name() string     { return "0000:01:00.0" }
 func (h *fakeHardware) Config() Region   { return h.config }
 func (h *fakeHardware) BAR(i int) Region { return h.bars[i] }
+func (h *fakeHardware) ROM() Region      { return h.rom }
 
 func (h *fakeHardware) IRQInfo(k vfio.IRQ) vfio.IRQInfo { return h.irqs[k] }
 

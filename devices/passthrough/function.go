@@ -99,7 +99,7 @@ func New(hw Hardware, o Options) (*Function, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.addBARs(raw, holes); err != nil {
+	if err := errors.Join(f.addBARs(raw, holes), f.addROM()); err != nil {
 		return nil, err
 	}
 	f.cfg = desc.configMap(len(raw))

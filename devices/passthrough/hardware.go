@@ -5,7 +5,7 @@ import (
 	"github.com/stile-vmm/stile/vfio"
 )
 
-// Region is a part of a device: a BAR or config space. *vfio.Region is one.
+// Region is a part of a device: a BAR, the ROM or config space. *vfio.Region is one.
 type Region interface {
 	Size() uint64 // bytes, 0 if there is no such region
 	// Areas are the parts that Mmap can map.
@@ -20,6 +20,7 @@ type Hardware interface {
 	Name() string
 	Config() Region
 	BAR(i int) Region
+	ROM() Region
 
 	IRQInfo(vfio.IRQ) vfio.IRQInfo
 	EnableMSI(kind vfio.IRQ, fds []int) error
@@ -38,3 +39,4 @@ type device struct{ *vfio.Device }
 
 func (d device) Config() Region   { return d.Device.Config() }
 func (d device) BAR(i int) Region { return d.Device.BAR(i) }
+func (d device) ROM() Region      { return d.Device.ROM() }

@@ -15,6 +15,7 @@ const unmapped = math.MaxUint64
 type barState struct {
 	BAR
 	reg      int
+	rom      bool    // the register has an enable bit
 	assigned uint64  // where Assign put it; unassigned is 0
 	sizing   [2]bool // the guest wrote all ones to the register and reads the size back
 	mapped   bool
@@ -48,6 +49,9 @@ func (f *Function) address(b *barState) uint64 {
 	if b.Space == IO {
 		return uint64(f.cfg.get32(b.reg) &^ 3)
 	}
+	if b.rom {
+		return uint64(f.cfg.get32(b.reg) &^ (leastROM - 1))
+	}
 	a := uint64(f.cfg.get32(b.reg) &^ 15)
 	if b.Is64 {
 		a |= uint64(f.cfg.get32(b.reg+4)) << 32
@@ -70,6 +74,9 @@ func (f *Function) wanted(b *barState) uint64 {
 		enable = CommandIO
 	}
 	if f.root == nil || f.cfg.get16(RegCommand)&enable == 0 || b.sizing[0] || b.sizing[1] {
+		return unmapped
+	}
+	if b.rom && f.cfg.data[b.reg]&romEnable == 0 {
 		return unmapped
 	}
 	for _, h := range f.hooks {

@@ -30,7 +30,7 @@ type Function struct {
 	view *view
 	// computed says that a hook computes what the guest reads.
 	computed atomic.Bool
-	bars     [MaxBARs]*barState
+	bars     [MaxBARs + 1]*barState // the ROM's comes last
 	hooks    []*Hook
 	resets   []func()
 	nextCap  int // where the next capability goes
@@ -91,6 +91,29 @@ func (f *Function) SetBAR(index int, b BAR) error {
 	} else {
 		f.cfg.write[RegCommand] |= CommandMemory
 	}
+	return nil
+}
+
+// leastROM is the smallest size of a ROM's register, in bytes.
+const leastROM = 2048
+
+// SetROM describes the expansion ROM: a memory BAR that is decoded only while its own enable
+// bit is set, too (PCI 3.0, 6.2.5.2).
+func (f *Function) SetROM(b BAR) error {
+	if b.Size < leastROM || b.Space != Memory || b.Is64 {
+		return fmt.Errorf("pci: %s: a ROM of %#x bytes of %v is none", f.name, b.Size, b.Space)
+	}
+	if err := b.validate(f.name, 0); err != nil {
+		return fmt.Errorf("expansion ROM: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.root != nil {
+		return fmt.Errorf("pci: %s: ROM set after the function was added", f.name)
+	}
+	f.bars[MaxBARs] = &barState{BAR: b, reg: RegROM, rom: true}
+	f.cfg.mask32(RegROM, ^uint32(b.Size-1)|romEnable)
+	f.cfg.write[RegCommand] |= CommandMemory
 	return nil
 }
 
@@ -166,7 +189,7 @@ func (f *Function) WriteConfig(off int, p []byte) {
 	f.armHooks(off, p)
 	f.cfg.store(off, p)
 	decode := off < RegCommand+2 && RegCommand < off+len(p)
-	if off < RegBAR0+4*MaxBARs && RegBAR0 < off+len(p) {
+	if off < RegBAR0+4*MaxBARs && RegBAR0 < off+len(p) || off < RegROM+4 && RegROM < off+len(p) {
 		f.noteSizing(off, p)
 		decode = true
 	}

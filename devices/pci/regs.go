@@ -13,6 +13,7 @@ const (
 	RegBAR0          = 0x10
 	RegSubVendor     = 0x2c
 	RegSubDevice     = 0x2e
+	RegROM           = 0x30
 	RegCapabilities  = 0x34
 	RegInterruptLine = 0x3c
 	RegInterruptPin  = 0x3d
@@ -54,4 +55,5 @@ const (
 	barIO       = 1
 	bar64       = 4
 	barPrefetch = 8
+	romEnable   = 1
 )

@@ -235,7 +235,7 @@ func (r *Root) Assign() error {
 		if f == nil {
 			continue
 		}
-		for i, b := range f.bars {
+		for i, b := range f.bars { // 6 is the ROM
 			if b != nil && b.assigned == 0 {
 				wants = append(wants, want{f, i, b})
 			}
