@@ -101,7 +101,7 @@ func printPackages(findings []finding) {
 // examine looks at this host.
 func examine(ctx context.Context) []finding {
 	kvm, usable := examineKVM()
-	return []finding{
+	return append([]finding{
 		kvm,
 		examineQEMU(ctx, usable),
 		examineLabState(usable),
@@ -110,7 +110,7 @@ func examine(ctx context.Context) []finding {
 		examineCache(),
 		examineGo(),
 		examineMemory(),
-	}
+	}, examinePassthrough()...)
 }
 
 // examineKVM also reports whether VMs run on this host's KVM.

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/vfio"
+)
+
+// examinePassthrough tells whether this host's devices can be given to guests.
+func examinePassthrough() []finding {
+	host := hostpci.New("/")
+	iommu := finding{Name: "iommu", State: good}
+	snapshot, err := host.Scan()
+	if err != nil {
+		iommu.State, iommu.Detail = limited, err.Error()
+		return []finding{iommu}
+	}
+	if !snapshot.IOMMU.On {
+		iommu.State, iommu.Detail, iommu.Remedy = limited, snapshot.IOMMU.Reason, snapshot.IOMMU.Remedy
+	} else {
+		iommu.Detail = fmt.Sprintf("%d groups, %d of them ready for guests", len(snapshot.Groups), usable(snapshot))
+	}
+	return []finding{iommu, examineMemlock(), examineStale(host)}
+}
+
+func usable(s *hostpci.Snapshot) (n int) {
+	for _, g := range s.Groups {
+		if g.Viability.Usable {
+			n++
+		}
+	}
+	return n
+}
+
+// examineMemlock asks for what a guest of the default size needs.
+func examineMemlock() finding {
+	f := finding{Name: "memlock", State: good, Detail: fmt.Sprintf("enough for passthrough to a guest of %s", roundSize(guest.DefaultMemory))}
+	if err := vfio.CheckMemlock(vfio.Legacy, guest.DefaultMemory); err != nil {
+		f.State, f.Detail = limited, err.Error()
+	}
+	return f
+}
+
+// examineStale looks for what killed runs have left bound.
+func examineStale(host *hostpci.Host) finding {
+	f := finding{Name: "bindings", State: good, Detail: "none left by killed runs"}
+	stale, err := host.Stale()
+	if err != nil {
+		f.State, f.Detail = limited, err.Error()
+		return f
+	}
+	if len(stale) > 0 {
+		var names []string
+		for _, e := range stale {
+			names = append(names, e.Address.String())
+		}
+		f.State, f.Detail, f.Remedy = limited, "left bound by killed runs: "+strings.Join(names, ", "), "stile unbind --stale"
+	}
+	return f
+}
