@@ -173,3 +173,12 @@ func TestXSaveSizeFollowsXCR0(t *testing.T) {
 		t.Errorf("XCR0 %#x: the guest sees a size of %d, Linux computes %d", xcr0, got, want)
 	}
 }
+
+func TestPhysicalBits(t *testing.T) {
+	if n := PhysicalBits([]CPUIDEntry{{Function: leafAMDSizes, Eax: 0x3027}}); n != 39 {
+		t.Errorf("%d bits, want 39", n)
+	}
+	if n := PhysicalBits(nil); n != defaultPhysicalBits {
+		t.Errorf("%d bits without the leaf", n)
+	}
+}

@@ -12,7 +12,8 @@ import (
 // slots owns the numbers of the VM's memory slots, and makes BAR parts reachable: host
 // memory as slots, doorbells as ioeventfds. It implements pci.Mapper.
 type slots struct {
-	vm *kvm.VM
+	vm    *kvm.VM
+	peers peers // told of BARs that other devices may reach; nil without any
 
 	mu   sync.Mutex
 	used []bool            // by slot number
@@ -20,6 +21,12 @@ type slots struct {
 }
 
 func newSlots(vm *kvm.VM) *slots { return &slots{vm: vm, bars: make(map[uint64]uint32)} }
+
+// peers lets devices reach each other's BARs.
+type peers interface {
+	mapPeer(gpa uint64, h pci.Host)
+	unmapPeer(gpa uint64, h pci.Host)
+}
 
 // addRAM gives every region of RAM a slot.
 func (s *slots) addRAM(mem *guestmem.Memory) error {
@@ -60,10 +67,13 @@ func (s *slots) MapHost(gpa uint64, h pci.Host) error {
 		return err
 	}
 	s.bars[gpa] = n
+	if h.PeerToPeer && s.peers != nil {
+		s.peers.mapPeer(gpa, h)
+	}
 	return nil
 }
 
-func (s *slots) UnmapHost(gpa uint64, _ pci.Host) error {
+func (s *slots) UnmapHost(gpa uint64, h pci.Host) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, ok := s.bars[gpa]
@@ -72,6 +82,9 @@ func (s *slots) UnmapHost(gpa uint64, _ pci.Host) error {
 	}
 	if err := s.vm.RemoveMemorySlot(n); err != nil {
 		return err
+	}
+	if h.PeerToPeer && s.peers != nil {
+		s.peers.unmapPeer(gpa, h)
 	}
 	delete(s.bars, gpa)
 	s.used[n] = false

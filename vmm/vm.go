@@ -189,6 +189,9 @@ func (v *VM) buildMachine(ctx context.Context, system *kvm.System) error {
 		return err
 	}
 	v.slots = newSlots(v.vm)
+	if p := v.host.peers(v.notice); p != nil {
+		v.slots.peers = p
+	}
 	if err := v.slots.addRAM(v.mem); err != nil {
 		return err
 	}

@@ -117,6 +117,7 @@ func (f *Function) addParts(b *pci.BAR, index int, r Region, holes []hole) {
 			continue
 		}
 		f.mapped += s.end - s.start
+		f.mappings = append(f.mappings, m)
 		b.Hosts = append(b.Hosts, pci.Host{Off: s.start, Size: s.end - s.start, Addr: m.Addr(), PeerToPeer: true})
 		rest = subtract(rest, s)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stile-vmm/stile/devices/irq"
 	"github.com/stile-vmm/stile/devices/pci"
+	"github.com/stile-vmm/stile/internal/sys"
 	"github.com/stile-vmm/stile/vfio"
 )
 
@@ -67,6 +68,7 @@ type Function struct {
 	hasMemory    bool
 	wide, widest uint64 // bytes of 64-bit BARs, of all and of the largest
 	mapped       uint64 // bytes of BARs that the guest reaches without exits
+	mappings     []*sys.Mapping
 	warnings     atomic.Uint64
 	failed       atomic.Uint64
 	configReads  atomic.Uint64
@@ -116,6 +118,17 @@ func (f *Function) PCI() *pci.Function { return f.pci }
 
 // Name returns the device's name on the host.
 func (f *Function) Name() string { return f.hw.Name() }
+
+// Mapping returns the mapped part of a BAR whose pci.Host has an address, nil if there is none.
+// Its bytes must not be touched; they serve to map them for other devices.
+func (f *Function) Mapping(addr uintptr) []byte {
+	for _, m := range f.mappings {
+		if m.Addr() == addr {
+			return m.Bytes()
+		}
+	}
+	return nil
+}
 
 // Wide returns how many bytes its 64-bit BARs have, and how many the largest of them.
 func (f *Function) Wide() (total, largest uint64) { return f.wide, f.widest }

@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -60,20 +61,21 @@ type Claim struct {
 	spec  Spec
 	nodes []vfio.Node
 	bound []hostpci.BDF
-	// Plan is what binding did, or would do.
-	Plan *hostpci.Plan
 }
 
 // ClaimDevices finds the devices of s and binds those that are to be bound. All that speaks
 // against it is found, and told, before anything is changed. The caller releases the claim
 // after the VM was closed.
-func ClaimDevices(s Spec) (*Claim, error) {
-	c, wanted, err := planClaim(s)
-	if err != nil || len(s.Devices) == 0 {
-		return c, err
+func ClaimDevices(s Spec) (*Claim, error) { return claimOn(hostpci.New("/"), "/sys", s) }
+
+func claimOn(host *hostpci.Host, sysfs string, s Spec) (*Claim, error) {
+	c := &Claim{host: host, spec: s}
+	w, err := c.resolve()
+	if err != nil {
+		return nil, err
 	}
-	if len(wanted.bind) > 0 {
-		steps, err := c.host.Bind(wanted.bind, hostpci.BindOptions{Notice: notice})
+	if len(w.bind) > 0 {
+		steps, err := host.Bind(w.bind, hostpci.BindOptions{Notice: notice})
 		if err != nil {
 			return nil, err
 		}
@@ -83,8 +85,8 @@ func ClaimDevices(s Spec) (*Claim, error) {
 			}
 		}
 	}
-	for _, name := range wanted.names {
-		n, err := lookup(name)
+	for _, name := range w.names {
+		n, err := lookup(sysfs, name)
 		if err != nil {
 			return nil, errors.Join(err, c.Release())
 		}
@@ -93,20 +95,10 @@ func ClaimDevices(s Spec) (*Claim, error) {
 	return c, nil
 }
 
-// PlanDevices is ClaimDevices without changing anything: Claim.Plan says what would be bound.
-func PlanDevices(s Spec) (*Claim, error) {
-	c, wanted, err := planClaim(s)
-	if err != nil || len(wanted.bind) == 0 {
-		return c, err
-	}
-	c.Plan, err = c.host.PlanBind(wanted.bind, hostpci.BindOptions{})
-	return c, err
-}
-
 // lookup finds a device, and refuses one that no IOMMU isolates: its DMA would go to the
 // guest-physical addresses of the host.
-func lookup(name string) (vfio.Node, error) {
-	n, err := vfio.Lookup("/sys", name)
+func lookup(sysfs, name string) (vfio.Node, error) {
+	n, err := vfio.Lookup(sysfs, name)
 	if err == nil && n.NoIOMMU {
 		err = fmt.Errorf("device %s is in VFIO's no-IOMMU mode: its DMA would hit the host's memory; switch the IOMMU on", n.Name)
 	}
@@ -119,19 +111,19 @@ type wanted struct {
 	bind  []hostpci.BDF
 }
 
-func planClaim(s Spec) (*Claim, wanted, error) {
-	c := &Claim{host: hostpci.New("/"), spec: s}
+// resolve finds out what the claim's Spec asks for, and reports all that speaks against it.
+func (c *Claim) resolve() (wanted, error) {
 	var w wanted
-	if len(s.Devices) == 0 {
-		return c, w, nil
+	if len(c.spec.Devices) == 0 {
+		return w, nil
 	}
 	snapshot, err := c.host.Scan()
 	if err != nil {
-		return nil, w, err
+		return w, err
 	}
 	var faults []error
 	groups := make(map[int]string) // to be used, with a device of each
-	for _, text := range s.Devices {
+	for _, text := range c.spec.Devices {
 		r, err := ParseDevice(text)
 		if err == nil {
 			err = c.want(snapshot, &w, r, groups)
@@ -139,12 +131,12 @@ func planClaim(s Spec) (*Claim, wanted, error) {
 		faults = append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
-		return nil, w, err
+		return w, err
 	}
-	for id, name := range groups {
-		faults = append(faults, checkGroup(snapshot, id, name, w.bind))
+	for _, id := range slices.Sorted(maps.Keys(groups)) {
+		faults = append(faults, checkGroup(snapshot, id, groups[id], w.bind))
 	}
-	return c, w, errors.Join(faults...)
+	return w, errors.Join(faults...)
 }
 
 // want resolves one device, and notes its group.

@@ -1,0 +1,123 @@
+package guest
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/internal/hostpci/hosttest"
+)
+
+// deviceHost has a disk and a NIC alone in their groups, two functions in a group, one of them with
+// its driver, and a function that nothing isolates.
+func deviceHost(t *testing.T) (*hosttest.Tree, *hostpci.Host) {
+	t.Helper()
+	tree := hosttest.New(t)
+	tree.Driver("vfio-pci")
+	tree.Add(
+		hosttest.Function{Address: "0000:01:00.0", Group: 1, Driver: "nvme", Class: "010802"},
+		hosttest.Function{Address: "0000:02:00.0", Group: 2, Driver: "vfio-pci"},
+		hosttest.Function{Address: "0000:03:00.0", Group: 3, Driver: "vfio-pci"},
+		hosttest.Function{Address: "0000:03:00.1", Group: 3, Driver: "e1000e"},
+		hosttest.Function{Address: "0000:04:00.0", Group: -1, Driver: "e1000e"},
+	)
+	kernel := &hosttest.Kernel{Tree: tree, Matches: map[string]string{"0000:01:00.0": "nvme", "0000:03:00.1": "e1000e"}}
+	return tree, hostpci.New(tree.Root).WithWriter(kernel, kernel.Load)
+}
+
+func claimed(t *testing.T, host *hostpci.Host, tree *hosttest.Tree, devices ...string) (*Claim, error) {
+	t.Helper()
+	return claimOn(host, tree.Path("/sys"), Spec{Devices: devices})
+}
+
+func TestClaimBindsAndGivesBack(t *testing.T) {
+	tree, host := deviceHost(t)
+	c, err := claimed(t, host, tree, "01:00.0,bind", "/sys/bus/pci/devices/0000:02:00.0,bind")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := tree.Driven("0000:01:00.0"); d != "vfio-pci" {
+		t.Errorf("the disk is on %s", d)
+	}
+	if len(c.nodes) != 2 || c.nodes[0].Name != "0000:01:00.0" || c.nodes[1].Group != 2 {
+		t.Errorf("nodes %+v", c.nodes)
+	}
+	for range 2 {
+		if err := c.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, other := tree.Driven("0000:01:00.0"), tree.Driven("0000:02:00.0"); d != "nvme" || other != "vfio-pci" {
+		t.Errorf("given back to %s; what was bound before is on %s", d, other)
+	}
+	var none *Claim
+	if err := none.Release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestClaimRefuses before anything is changed, and says why and what to do.
+func TestClaimRefuses(t *testing.T) {
+	for _, test := range []struct {
+		devices []string
+		want    []string
+	}{
+		{[]string{"0000:01:00.0"}, []string{"the host's driver nvme", "0000:01:00.0,bind", "stile bind 0000:01:00.0"}},
+		{[]string{"0000:01:00.0,bind", "03:00.0"}, []string{"IOMMU group 3 is not viable", "0000:03:00.1", "e1000e", "stile bind 0000:03:00.1"}},
+		{[]string{"0000:04:00.0,bind"}, []string{"no IOMMU", "intel_iommu=on"}},
+		{[]string{"0000:09:00.0,bind", "01:00.0"}, []string{"0000:09:00.0", "nvme"}},
+		{[]string{"0000:02:00.0"}, []string{"in use by process 77 (qemu)"}},
+	} {
+		tree, host := deviceHost(t)
+		tree.Process(77, 5, "qemu", tree.VFIONode("0000:02:00.0"))
+		_, err := claimed(t, host, tree, test.devices...)
+		if err == nil {
+			t.Errorf("%q: claimed", test.devices)
+			continue
+		}
+		for _, w := range test.want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%q: error %q lacks %q", test.devices, err, w)
+			}
+		}
+		if d := tree.Driven("0000:01:00.0"); d != "nvme" {
+			t.Errorf("%q: the disk was given to %s", test.devices, d)
+		}
+	}
+}
+
+// TestWholeGroup: a member on a host driver is no hindrance where it is to be bound itself.
+func TestWholeGroup(t *testing.T) {
+	tree, host := deviceHost(t)
+	c, err := claimed(t, host, tree, "0000:03:00.0", "0000:03:00.1,bind")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Release(); err != nil || tree.Driven("0000:03:00.1") != "e1000e" {
+		t.Errorf("%v, driver %s", err, tree.Driven("0000:03:00.1"))
+	}
+}
+
+func TestParseDevice(t *testing.T) {
+	for text, want := range map[string]DeviceRequest{
+		"0000:01:00.0":      {Name: "0000:01:00.0"},
+		"01:00.0,bind":      {Name: "01:00.0", Bind: true},
+		"path=/sys/x,bind,": {Name: "/sys/x", Bind: true},
+	} {
+		if got, err := ParseDevice(text); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", ",bind", "01:00.0,steal"} {
+		if _, err := ParseDevice(text); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+	s := Spec{Devices: []string{"01:00.0,x"}, VFIO: "type2", OnUnplug: "cry"}
+	err := s.Validate()
+	for _, w := range []string{`"x"`, `"type2"`, `"cry"`} {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			t.Errorf("%v lacks %s", err, w)
+		}
+	}
+}
