@@ -49,13 +49,13 @@ func inLab(t *testing.T, cache *images.Cache, name string, k *distro.Kernel, ok 
 		testenv.Missing(t, "kernel-"+name, "it is not in the cache")
 	}
 	buildModule(t, cache, k)
+	vfioTests := buildVFIOTests(t)
 	host := vmtest.Lab(t, vmtest.LabConfig{Topology: "all", Kernel: name})
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var output bytes.Buffer
-	vfioTests := buildVFIOTests(t)
 	for _, tests := range []string{"^TestLab", "^TestAfterLab$"} {
 		run := host.Command(t.Context(), self, "-test.v", "-test.run="+tests)
 		run.Env = []string{labVariable + "=" + vfioTests, images.EnvCache + "=" + cache.Dir()}
