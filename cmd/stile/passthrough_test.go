@@ -114,10 +114,19 @@ func TestPassthrough(t *testing.T) {
 		})
 	}
 	t.Run("three functions of a group", func(t *testing.T) {
-		out := p.guest(t, "cat /sys/bus/pci/devices/*/device", "--device", labEduOf3+",bind", "--device", "02:00.1,bind",
+		// One on for good, so that it has BARs that the others reach.
+		out := p.guest(t, "echo 1 > $(dirname $(grep -l 0x11e8 /sys/bus/pci/devices/*/device | head -1))/enable; cat /sys/bus/pci/devices/*/device",
+			"--json", nestedReport, "--vfio", "legacy", "--device", labEduOf3+",bind", "--device", "02:00.1,bind",
 			"--device", "/sys/bus/pci/devices/0000:02:00.2,bind")
 		if strings.Count(out, "0x11e8") != 2 || strings.Count(out, "0x10d3") != 1 {
 			t.Error(out)
+		}
+		r := p.report(t)
+		if n := r.Passthrough.IOCTLs["VFIO_IOMMU_MAP_DMA"]; len(r.Passthrough.Maps) != 1 || n < 2 {
+			t.Errorf("%d maps of RAM, %d maps with those of BARs", len(r.Passthrough.Maps), n)
+		}
+		if n := r.Passthrough.IOCTLs["VFIO_GROUP_SET_CONTAINER"]; n != 1 || len(r.Passthrough.Devices) != 3 {
+			t.Errorf("the group of %d devices was opened %d times", len(r.Passthrough.Devices), n)
 		}
 	})
 	t.Run("refused", func(t *testing.T) {
@@ -216,18 +225,10 @@ func TestPassthroughDisk(t *testing.T) {
 // exits returns how many accesses to the disk were exits while the guest read it n times.
 func (p passed) exits(t *testing.T, n int) uint64 {
 	t.Helper()
-	const file = "/run/report.json"
 	p.guest(t, fmt.Sprintf(`until [ -b /dev/nvme0n1 ]; do sleep 0.1; done; dd if=/dev/nvme0n1 of=/dev/null bs=512 count=%d iflag=direct 2>/dev/null`, n),
-		"--json", file, "--device", "0000:01:00.0,bind")
-	text, err := p.Command(t.Context(), "cat", file).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r guest.Report
-	if err := json.Unmarshal(text, &r); err != nil {
-		t.Fatal(err)
-	}
-	if r.Passthrough == nil || len(r.Passthrough.Maps) != 1 || r.Passthrough.IOCTLs["IOMMU_IOAS_MAP"] != 1 || len(r.Passthrough.Devices) != 1 {
+		"--json", nestedReport, "--device", "0000:01:00.0,bind")
+	r := p.report(t)
+	if len(r.Passthrough.Maps) != 1 || r.Passthrough.IOCTLs["IOMMU_IOAS_MAP"] != 1 || len(r.Passthrough.Devices) != 1 {
 		t.Fatalf("report %+v", r.Passthrough)
 	}
 	d := r.Passthrough.Devices[0]
@@ -235,6 +236,25 @@ func (p passed) exits(t *testing.T, n int) uint64 {
 		t.Errorf("report %+v", d)
 	}
 	return r.Devices[d.Name]
+}
+
+// nestedReport is where a stile in the nested host writes what it did.
+const nestedReport = "/run/report.json"
+
+func (p passed) report(t *testing.T) guest.Report {
+	t.Helper()
+	text, err := p.Command(t.Context(), "cat", nestedReport).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r guest.Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Passthrough == nil {
+		t.Fatalf("the report says nothing of devices: %s", text)
+	}
+	return r
 }
 
 // TestPassthroughDebian: an older kernel, without iommufd.
