@@ -157,18 +157,23 @@ func (h *hostDevices) ram(size uint64) ([]layout.Range, error) {
 	if h.space == nil {
 		return layout.RAM(size), nil
 	}
-	limits := h.space.Limits()
-	var usable []layout.Range
-	for _, r := range limits.Ranges {
+	return PlaceRAM(size, h.space.Limits().Ranges)
+}
+
+// PlaceRAM returns where size bytes of guest RAM go where devices can only reach usable, which
+// ascends.
+func PlaceRAM(size uint64, usable []vfio.Range) ([]layout.Range, error) {
+	var areas []layout.Range
+	for _, r := range usable {
 		last := min(r.Last, 1<<63-1) // the guest's addresses end before
 		if start := min(r.Start, last); start < last {
-			usable = append(usable, layout.Range{Start: start, Size: last - start + 1})
+			areas = append(areas, layout.Range{Start: start, Size: last - start + 1})
 		}
 	}
-	ranges, rest := layout.RAMWithin(size, usable)
+	ranges, rest := layout.RAMWithin(size, areas)
 	if rest > 0 {
 		return nil, fmt.Errorf("%w: of %s of RAM, %s find no place that the devices' IOMMU can translate (%v); use a smaller -m",
-			ErrConfig, Bytes(size), Bytes(rest), limits.Ranges)
+			ErrConfig, Bytes(size), Bytes(rest), usable)
 	}
 	return ranges, nil
 }

@@ -118,6 +118,9 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	if f.tty {
 		args = append(args, "--tty")
 	}
+	if f.dryRun {
+		args = append(args, "--dry-run")
+	}
 	if spec.PowerOff {
 		args = append(args, "--power-off")
 	}

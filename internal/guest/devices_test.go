@@ -98,6 +98,30 @@ func TestWholeGroup(t *testing.T) {
 	}
 }
 
+// TestPlan changes nothing, and tells where RAM goes beside what the group reserves.
+func TestPlan(t *testing.T) {
+	tree, host := deviceHost(t)
+	tree.Write("/sys/kernel/iommu_groups/1/reserved_regions", "0x00000000fee00000 0x00000000feefffff msi\n"+
+		"0x0000000008000000 0x00000000080fffff direct\n0x0000000000100000 0x00000000001fffff direct-relaxable\n")
+	p, err := planOn(host, Spec{Devices: []string{"01:00.0,bind"}, Memory: 256 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []AddressRange{{0, 0x7ffffff}, {0x8200000, 0x101fffff}}
+	if len(p.RAM) != 2 || p.RAM[0] != want[0] || p.RAM[1] != want[1] {
+		t.Errorf("RAM at %x, want %x", p.RAM, want)
+	}
+	if len(p.Bind.Steps) != 1 || len(p.Devices) != 1 || p.Devices[0].Group != 1 || p.Pinned != 256<<20 {
+		t.Errorf("plan %+v", p)
+	}
+	if d := tree.Driven("0000:01:00.0"); d != "nvme" {
+		t.Errorf("a plan gave the disk to %s", d)
+	}
+	if _, err := planOn(host, Spec{Devices: []string{"01:00.0"}}); err == nil {
+		t.Error("a plan for a device on its host driver")
+	}
+}
+
 func TestParseDevice(t *testing.T) {
 	for text, want := range map[string]DeviceRequest{
 		"0000:01:00.0":      {Name: "0000:01:00.0"},

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// printDevicePlan tells what the run would do with its devices, and does nothing.
+func (f *runFlags) printDevicePlan() error {
+	if len(f.spec.Devices) == 0 {
+		return f.fail(errors.New("--dry-run tells what --device would do: name a device"))
+	}
+	p, err := guest.PlanDevices(f.spec)
+	if err != nil {
+		return f.fail(err)
+	}
+	if p.Bind != nil {
+		if err := printPlan(p.Bind, false); err != nil {
+			return f.fail(err)
+		}
+	}
+	for _, d := range p.Devices {
+		printPlannedDevice(d)
+	}
+	for _, r := range p.RAM {
+		fmt.Printf("RAM %#x-%#x (%v): one memory slot, one DMA map\n", r.Start, r.Last, vmm.Bytes(r.Last-r.Start+1))
+	}
+	if p.PinFault != "" {
+		return f.fail(errors.New(p.PinFault))
+	}
+	fmt.Printf("%v of memory are pinned, which the limit allows\n", vmm.Bytes(p.Pinned))
+	return nil
+}
+
+func printPlannedDevice(d guest.PlannedDevice) {
+	fmt.Printf("%s  %s\n", d.Name, d.Title)
+	if d.Group >= 0 {
+		fmt.Printf("  IOMMU group %d: %s\n", d.Group, strings.Join(d.Members, " "))
+	}
+	for _, r := range d.Reserved {
+		fmt.Printf("  reserved for it: %#x-%#x (%s)\n", r.Start, r.End, r.Type)
+	}
+	for _, b := range d.BARs {
+		name := fmt.Sprintf("BAR %d", b.Index)
+		if b.Index == hostpci.ROM {
+			name = "ROM"
+		}
+		fmt.Printf("  %s: %v, %s\n", name, vmm.Bytes(b.Size), b.Kind())
+	}
+	if !d.Resettable {
+		fmt.Println("  no reset of its own")
+	}
+}

@@ -1,0 +1,134 @@
+package guest
+
+import (
+	"slices"
+
+	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/vfio"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// DevicePlan is what a run with devices would do.
+type DevicePlan struct {
+	Bind    *hostpci.Plan   `json:"bind,omitempty"` // nil if nothing is to be bound
+	Devices []PlannedDevice `json:"devices"`
+	// RAM are the guest-physical addresses that devices will reach, each by one map.
+	RAM []AddressRange `json:"ram"`
+	// Pinned is how many bytes of the host's memory are taken, and PinFault why they can't be.
+	Pinned   uint64 `json:"pinned"`
+	PinFault string `json:"pin_fault,omitempty"`
+}
+
+// AddressRange is a range of addresses, both ends included.
+type AddressRange struct {
+	Start uint64 `json:"start"`
+	Last  uint64 `json:"last"`
+}
+
+// PlannedDevice is a device of a plan, with its IOMMU group.
+type PlannedDevice struct {
+	Name       string           `json:"name"`
+	Title      string           `json:"title,omitempty"`
+	Group      int              `json:"group"` // -1 if it is in none
+	Members    []string         `json:"members,omitempty"`
+	Reserved   []hostpci.Region `json:"reserved,omitempty"`
+	BARs       []hostpci.BAR    `json:"bars,omitempty"`
+	Resettable bool             `json:"resettable"`
+}
+
+// PlanDevices tells what a run of s would do with its devices, and changes nothing. The error
+// says all that would be refused before anything is changed.
+func PlanDevices(s Spec) (*DevicePlan, error) { return planOn(hostpci.New("/"), s.withDefaults()) }
+
+func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
+	c := &Claim{host: host, spec: s}
+	w, err := c.resolve()
+	if err != nil {
+		return nil, err
+	}
+	p := &DevicePlan{Pinned: s.Memory}
+	if len(w.bind) > 0 {
+		if p.Bind, err = host.PlanBind(w.bind, hostpci.BindOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	snapshot, err := host.Scan()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range w.names {
+		p.Devices = append(p.Devices, planDevice(host, snapshot, name))
+	}
+	backend := vfio.Backend(s.VFIO)
+	if backend == "" {
+		backend = vfio.Legacy // counts more strictly
+	}
+	if err := vfio.CheckMemlock(backend, s.Memory); err != nil {
+		p.PinFault = err.Error()
+	}
+	ranges, err := vmm.PlaceRAM(s.Memory, usable(p.Devices))
+	for _, r := range ranges {
+		p.RAM = append(p.RAM, AddressRange{r.Start, r.End() - 1})
+	}
+	return p, err
+}
+
+func planDevice(host *hostpci.Host, s *hostpci.Snapshot, name string) PlannedDevice {
+	d := PlannedDevice{Name: name, Group: -1}
+	group := (*int)(nil)
+	if b, err := hostpci.ParseBDF(name); err == nil {
+		if f := s.Function(b); f != nil {
+			host.Name(f)
+			detail := host.Detail(s, f)
+			d.Title, d.BARs, d.Resettable, group = f.Title(), detail.BARs, detail.Resettable, f.Group
+		}
+	} else if m := s.MediatedDevice(name); m != nil {
+		group = m.Group
+	}
+	if group == nil || s.Group(*group) == nil {
+		return d
+	}
+	g := s.Group(*group)
+	d.Group, d.Reserved = g.ID, g.Reserved
+	for _, m := range g.Members {
+		d.Members = append(d.Members, m.Name)
+	}
+	return d
+}
+
+// relaxable regions are the firmware's wish only: VFIO lets them be mapped.
+const relaxable = "direct-relaxable"
+
+// usable returns the addresses that no group of the devices reserves, in order. How wide the
+// IOMMU is the kernel tells only to who has a device open.
+func usable(devices []PlannedDevice) []vfio.Range {
+	var reserved []hostpci.Region
+	for _, d := range devices {
+		for _, r := range d.Reserved {
+			if r.Type != relaxable {
+				reserved = append(reserved, r)
+			}
+		}
+	}
+	slices.SortFunc(reserved, func(a, b hostpci.Region) int {
+		switch {
+		case a.Start < b.Start:
+			return -1
+		case a.Start > b.Start:
+			return 1
+		}
+		return 0
+	})
+	var list []vfio.Range
+	next := uint64(0)
+	for _, r := range reserved {
+		if r.Start > next {
+			list = append(list, vfio.Range{Start: next, Last: r.Start - 1})
+		}
+		if r.End == 1<<64-1 {
+			return list
+		}
+		next = max(next, r.End+1)
+	}
+	return append(list, vfio.Range{Start: next, Last: 1<<64 - 1})
+}
