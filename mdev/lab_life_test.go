@@ -163,6 +163,48 @@ func TestLabChurn(t *testing.T) {
 	check(t, write("/sys/bus/pci/drivers_probe", network))
 }
 
+// killVariable makes TestLabVictim wrap and unwrap a function and kill itself before write N, counted from 0.
+const killVariable = "STILE_MDEV_KILL"
+
+// suicidal writes as a host does, and kills this process before one write.
+type suicidal struct{ left int }
+
+func (s *suicidal) Write(w hostpci.Write) error {
+	if s.left == 0 {
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+	}
+	s.left--
+	return write(w.Path, w.Value)
+}
+
+func TestLabVictim(t *testing.T) {
+	n, err := strconv.Atoi(os.Getenv(killVariable))
+	if err != nil {
+		testenv.Missing(t, "nested", "other tests run it")
+	}
+	h := mdev.New("/").WithWriter(&suicidal{n}, func(string) error { return errors.New("the module is loaded") })
+	_, err = h.Wrap(bdf(t, network), mdev.WrapOptions{})
+	check(t, err)
+	_, err = h.Unwrap(network, mdev.UnwrapOptions{})
+	check(t, err)
+}
+
+// TestLabKilled: a process is killed at each step of a wrap and of the unwrap after it. What it left is undone.
+func TestLabKilled(t *testing.T) {
+	h := labHost(t)
+	for n := range 9 {
+		err := child(t, "TestLabVictim", killVariable+"="+strconv.Itoa(n)).Run()
+		if survived := n == 8; (err == nil) != survived || len(h.Stale()) == 1 == survived {
+			t.Errorf("write %d: %v, stale %v", n, err, h.Stale())
+		}
+		check(t, h.Recover(nil))
+		if got := driver(network); got != "e1000e" {
+			t.Errorf("write %d: it is on %q", n, got)
+		}
+		wantNothing(t, h)
+	}
+}
+
 // TestLabEmulated: a device of another driver has a group of its own, whose IOMMU is emulated.
 func TestLabEmulated(t *testing.T) {
 	h := labHost(t)

@@ -19,8 +19,8 @@ import (
 // The lab tests run as root in a nested host, where labVariable is set to the file of package vfio's tests.
 const labVariable = "STILE_MDEV_LAB"
 
-// TestInLab runs this package's lab tests in a nested host: with the lab's own kernel, which has iommufd too, and with
-// the distribution's.
+// TestInLab runs this package's lab tests in a nested host: with the lab's own kernel, which has iommufd too, with the
+// distribution's, and, where STILE_DEBUG_KERNEL is set, with KASAN and lockdep, which takes minutes.
 func TestInLab(t *testing.T) {
 	if os.Getenv(labVariable) != "" {
 		return // this is the nested host
@@ -39,6 +39,9 @@ func TestInLab(t *testing.T) {
 		inLab(t, cache, "6.1", k, ok)
 	})
 	t.Run("debug kernel", func(t *testing.T) {
+		if os.Getenv("STILE_DEBUG_KERNEL") == "" {
+			testenv.Missing(t, "time", "STILE_DEBUG_KERNEL is not set")
+		}
 		k, ok := kbuild.Cached(cache, kbuild.Options{Config: kbuild.LabDebug})
 		inLab(t, cache, "debug", k, ok)
 	})

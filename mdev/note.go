@@ -97,7 +97,7 @@ func (f *noteFile) read() (*note, error) {
 	}
 	var n note
 	if err := json.Unmarshal(text, &n); err != nil {
-		return nil, nil //nolint:nilerr // cut short: not written whole, so nothing was changed
+		return nil, nil // cut short: not written whole, so nothing was changed
 	}
 	return &n, nil
 }
