@@ -77,6 +77,9 @@ func (h *fakeHardware) ext(off int, id uint16, next int, body ...byte) {
 }
 
 func (h *fakeHardware) note(format string, args ...any) {
+	if len(h.trace) > 1<<12 {
+		return
+	}
 	h.trace = append(h.trace, fmt.Sprintf(format, args...))
 }
 

@@ -1,7 +1,10 @@
 package passthrough
 
 import (
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -225,5 +228,44 @@ func TestReset(t *testing.T) {
 	}
 	if s := m.f.Stats().Interrupts; s.Mode != "INTx" {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestHostileGuest has several vCPUs write everything everywhere at once. Nothing may panic, hang or
+// be left.
+func TestHostileGuest(t *testing.T) {
+	h := withMSIX(endpoint())
+	h.bar(0, 0, 0x1000, vfio.Area{Size: 0x1000})
+	h.bar(4, barIO, 0x100)
+	m := plug(t, h)
+	m.f.o.Warn = func(error) {}
+	var vcpus sync.WaitGroup
+	for seed := range uint64(4) {
+		vcpus.Go(func() {
+			r := rand.New(rand.NewPCG(seed, 1))
+			for range 2000 {
+				p := binary.LittleEndian.AppendUint64(nil, r.Uint64())[:1<<r.IntN(4)]
+				switch r.IntN(6) {
+				case 0:
+					m.memory.Write(ecam+r.Uint64N(0x200), p)
+				case 1:
+					m.memory.Read(ecam+r.Uint64N(pci.ConfigSize), p)
+				case 2:
+					m.write(pci.RegCommand, 2, uint32(r.Uint64N(8)))
+				case 3:
+					m.memory.Write(m.address(2)+0x2000+r.Uint64N(0x1010), p)
+				case 4:
+					m.write(msixCap+2, 2, uint32(r.Uint64()))
+				default:
+					m.ports.Write(m.address(4)+r.Uint64N(0x100), p)
+				}
+			}
+		})
+	}
+	vcpus.Wait()
+	check(t, m.f.Close())
+	m.root.Close()
+	if m.mapped() != 0 || m.irqs.Open() != 0 {
+		t.Errorf("%d parts mapped and %d vectors open at the end", m.mapped(), m.irqs.Open())
 	}
 }
