@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/vmtest"
 )
@@ -138,8 +139,35 @@ func TestPassthrough(t *testing.T) {
 			t.Errorf("something was changed: the NIC's driver is %s", d)
 		}
 	})
+	t.Run("without root", func(t *testing.T) { unprivileged(t, p) })
 	t.Run("held", func(t *testing.T) { held(t, p) })
 	t.Run("unplug", func(t *testing.T) { unplug(t, p) })
+}
+
+// unprivileged runs stile as a user who has been given the device's files, with too small a memlock limit
+// and with one that will do.
+func unprivileged(t *testing.T, p passed) {
+	cache, err := images.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := cache.DefaultKernel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const user = "65534"
+	script := `set -e; mkdir /tmp/user; cp $2 /tmp/user/vmlinuz; cp $1 /tmp/user/stile; chown -R ` + user + ` /tmp/user; chmod 755 /tmp/user /tmp/user/*
+$1 bind ` + labEdu + ` >/dev/null; chmod 666 /dev/kvm /dev/iommu /dev/vfio/devices/*
+export STILE_CACHE=/tmp/user TMPDIR=/tmp/user
+run() { setpriv --reuid ` + user + ` --clear-groups /tmp/user/stile run -k /tmp/user/vmlinuz -m ` + guestMemory + ` --vfio iommufd --device ` + labEdu + ` -- true; }
+run || echo status $?
+ulimit -l 262144; run && echo it works; $1 unbind ` + labEdu
+	out, err := p.Command(t.Context(), "bash", "-c", script, "bash", filepath.Join(tools, "stile"), kernel).CombinedOutput()
+	for _, want := range []string{"RLIMIT_MEMLOCK", "ulimit -l", "status 125", "it works"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q, %v: %s", want, err, out)
+		}
+	}
 }
 
 // sleeper starts a guest with a device, which sleeps, and returns when it runs.
@@ -199,7 +227,8 @@ func TestPassthroughDisk(t *testing.T) {
 	dir := t.TempDir()
 	disk, topology := filepath.Join(dir, "disk"), filepath.Join(dir, "t.json")
 	content := strings.Repeat("0123456789abcde\n", 1<<16)
-	text := fmt.Sprintf(`{"name": "disk", "iommu": true, "interrupt_remapping": true, "ports": [{"devices": [{"kind": "nvme", "file": %q}]}]}`, disk)
+	text := fmt.Sprintf(`{"name": "disk", "iommu": true, "interrupt_remapping": true, "ports": [{"devices": [{"kind": "nvme", "file": %q}]},
+		{"devices": [{"kind": "ivshmem", "size_mib": 1}]}, {"devices": [{"kind": "testdev"}]}]}`, disk)
 	for name, data := range map[string]string{disk: content, topology: text} {
 		if err := os.WriteFile(name, []byte(data), 0o600); err != nil {
 			t.Fatal(err)
@@ -215,6 +244,14 @@ func TestPassthroughDisk(t *testing.T) {
 	data, err := os.ReadFile(disk)
 	if err != nil || string(data) != "written"+content[len("written"):] {
 		t.Errorf("the file begins with %.20q, %v", data, err)
+	}
+	out = p.guest(t, filepath.Join(tools, "hardware")+" memory 0x1af4:0x1110; cat /proc/ioports", "--json", nestedReport,
+		"--device", "0000:02:00.0,bind", "--device", "0000:03:00.0,bind")
+	if !strings.Contains(out, "0x100000 bytes") || !strings.Contains(out, "0000:00:05.0") {
+		t.Errorf("a 64-bit BAR of 1 MiB and an I/O BAR: %s", out)
+	}
+	if r := p.report(t); r.Devices["0000:02:00.0"] > 10 {
+		t.Errorf("%d exits to a BAR that is mapped", r.Devices["0000:02:00.0"])
 	}
 	few, many := p.exits(t, 20), p.exits(t, 420)
 	if many > few+40 {

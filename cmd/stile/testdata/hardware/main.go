@@ -18,7 +18,7 @@ import (
 
 func main() {
 	if len(os.Args) != 3 {
-		fatal(errors.New("usage: hardware edu|msi|decode VENDOR:DEVICE"))
+		fatal(errors.New("usage: hardware edu|msi|memory|decode VENDOR:DEVICE"))
 	}
 	dir, err := find(os.Args[2])
 	if err == nil {
@@ -27,6 +27,8 @@ func main() {
 			err = edu(dir)
 		case "msi":
 			err = msi(dir)
+		case "memory":
+			err = shared(dir)
 		case "decode":
 			err = decode(dir)
 		default:
@@ -96,8 +98,10 @@ const (
 )
 
 // bar maps BAR 0.
-func bar(dir string) ([]byte, error) {
-	f, err := os.OpenFile(dir+"/resource0", os.O_RDWR|os.O_SYNC, 0)
+func bar(dir string) ([]byte, error) { return resource(dir + "/resource0") }
+
+func resource(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_SYNC, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -219,6 +223,29 @@ func pinnedPage() ([]byte, uint64, error) {
 		return nil, 0, err
 	}
 	return page, binary.LittleEndian.Uint64(entry[:]) & (1<<55 - 1) * 4096, nil
+}
+
+// shared writes to all pages of BAR 2, which is memory, and reads it back.
+func shared(dir string) error {
+	c, err := openConfig(dir)
+	if err != nil {
+		return err
+	}
+	c.put(command, c.get(command)|memory)
+	b, err := resource(dir + "/resource2")
+	if err != nil {
+		return err
+	}
+	for off := 0; off < len(b); off += 4096 {
+		atomic.StoreUint64(reg64(b, off), uint64(off)*3+1)
+	}
+	for off := 0; off < len(b); off += 4096 {
+		if v := atomic.LoadUint64(reg64(b, off)); v != uint64(off)*3+1 {
+			return fmt.Errorf("%#x of %#x has %#x", off, len(b), v)
+		}
+	}
+	fmt.Printf("%#x bytes\n", len(b))
+	return nil
 }
 
 // Registers of edu's interrupt, and of its MSI capability, which is 64-bit without masks.
