@@ -268,9 +268,6 @@ func wrap(ctx context.Context, f *mdevFlags, address, uuid string) error {
 
 // ensureModule loads the kernel module, and builds it if it must.
 func ensureModule(ctx context.Context) error {
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	cache, err := images.Open("")
 	if err != nil {
 		return err
