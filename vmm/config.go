@@ -50,6 +50,9 @@ type Config struct {
 	// OnUnplug says what happens when the host wants a device back, OnDeviceError when one
 	// reports an error that the hardware could not correct.
 	OnUnplug, OnDeviceError Policy
+	// PowerOff, if not nil, asks the guest to power itself off when the VM is to stop because
+	// of OnUnplug. It returns when the guest has, or does not; the VM ends then.
+	PowerOff func()
 	// Notice is told what the user should know while the VM is made and runs. It may be called
 	// concurrently, and must not block. Nil ignores it.
 	Notice func(text string)

@@ -135,15 +135,33 @@ func (d *hostDevice) build(v *VM) error {
 
 // deviceEvent ends the VM, or tells the user, as Config says.
 func (v *VM) deviceEvent(n vfio.Node, e passthrough.Event) {
-	reason, policy, text := DeviceWanted, v.cfg.OnUnplug, "the host wants "+n.Name+" back (an unbind, or its removal, waits for this VM)"
 	if e == passthrough.DeviceError {
-		reason, policy, text = DeviceError, v.cfg.OnDeviceError, n.Name+" reported an error that the hardware could not correct (PCIe AER); its state is not to be trusted"
+		v.deviceFailed(n)
+		return
 	}
-	if policy == Warn {
+	text := "the host wants " + n.Name + " back (an unbind, or its removal, waits for this VM)"
+	if v.cfg.OnUnplug == Warn {
 		v.notice(text)
 		return
 	}
-	v.end(Result{Reason: reason, Detail: text})
+	r := &Result{Reason: DeviceWanted, Detail: text}
+	if !v.leaving.CompareAndSwap(nil, r) {
+		return // the kernel asks again and again
+	}
+	if v.cfg.PowerOff != nil {
+		v.notice(text + ": the guest is powered off")
+		v.cfg.PowerOff()
+	}
+	v.end(*r)
+}
+
+func (v *VM) deviceFailed(n vfio.Node) {
+	text := n.Name + " reported an error that the hardware could not correct (PCIe AER); its state is not to be trusted"
+	if v.cfg.OnDeviceError == Warn {
+		v.notice(text)
+		return
+	}
+	v.end(Result{Reason: DeviceError, Detail: text})
 }
 
 func (v *VM) notice(text string) {

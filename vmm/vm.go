@@ -37,7 +37,8 @@ type VM struct {
 	window layout.Range   // the 64-bit PCI window, behind ram
 
 	stopping atomic.Bool
-	ended    chan struct{} // closed once result is set
+	leaving  atomic.Pointer[Result] // why the guest was asked to power off
+	ended    chan struct{}          // closed once result is set
 	endOnce  sync.Once
 	result   Result
 
@@ -256,6 +257,9 @@ func (v *VM) end(r Result) {
 	v.endOnce.Do(func() {
 		if line := v.console.panicked(); line != "" && r.Reason != Canceled {
 			r.Reason, r.Detail = Panic, line
+		}
+		if why := v.leaving.Load(); why != nil && r.Reason == PowerOff {
+			r = *why
 		}
 		v.result = r
 		close(v.ended)

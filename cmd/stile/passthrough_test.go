@@ -141,6 +141,7 @@ func TestPassthrough(t *testing.T) {
 	})
 	t.Run("without root", func(t *testing.T) { unprivileged(t, p) })
 	t.Run("held", func(t *testing.T) { held(t, p) })
+	t.Run("killed", func(t *testing.T) { killed(t, p) })
 	t.Run("unplug", func(t *testing.T) { unplug(t, p) })
 }
 
@@ -206,6 +207,27 @@ func held(t *testing.T, p passed) {
 	if d := p.driver(t, labNIC); status != 0 || d != "e1000e" {
 		t.Errorf("status %d, the driver is %s: %s%s", status, d, stdout, text)
 	}
+}
+
+// killed kills stile at points all over a run: each time the device comes back, and the next run has it.
+func killed(t *testing.T, p passed) {
+	for i := range 10 {
+		args := []string{"run", "-m", guestMemory, "--device", labNIC + ",bind", "--", "true"}
+		cmd := p.Command(t.Context(), filepath.Join(tools, "stile"), args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 400 * time.Millisecond)
+		if err := cmd.Signal(syscall.SIGKILL); err != nil {
+			t.Logf("point %d: %v", i, err) // it has ended
+		}
+		_ = cmd.Wait()
+		status, _, stderr := p.nested(t, "unbind", "--stale")
+		if d := p.driver(t, labNIC); status != 0 || d != "e1000e" {
+			t.Errorf("point %d: status %d, the driver is %s: %s", i, status, d, stderr)
+		}
+	}
+	p.guest(t, "true", "--device", labNIC+",bind")
 }
 
 // unplug takes the device of a running guest: the VM ends, and the unbind does with it.
@@ -292,6 +314,18 @@ func (p passed) report(t *testing.T) guest.Report {
 		t.Fatalf("the report says nothing of devices: %s", text)
 	}
 	return r
+}
+
+// TestPassthroughUnsafe: hosts whose devices can't be isolated.
+func TestPassthroughUnsafe(t *testing.T) {
+	vmtest.RunInLab(t, "no-iommu", func(t *testing.T, host *vmtest.VM) {
+		passed{host}.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "intel_iommu=on")
+	})
+	vmtest.RunInLab(t, "no-remapping", func(t *testing.T, host *vmtest.VM) {
+		for _, backend := range []string{"legacy", "iommufd"} {
+			passed{host}.refused(t, []string{"--vfio", backend, "--device", labEdu + ",bind"}, "interrupt", "allow_unsafe_interrupts=1")
+		}
+	})
 }
 
 // TestPassthroughDebian: an older kernel, without iommufd.

@@ -12,7 +12,6 @@ type watcher struct {
 	hw    Hardware
 	kind  vfio.IRQ
 	event *sys.EventFD
-	done  chan struct{}
 }
 
 // watch calls fn, in another goroutine, each time that the device signals.
@@ -21,12 +20,11 @@ func watch(hw Hardware, kind vfio.IRQ, fn func()) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{hw: hw, kind: kind, event: event, done: make(chan struct{})}
+	w := &watcher{hw: hw, kind: kind, event: event}
 	if err := hw.Notify(kind, event.Int()); err != nil {
 		return nil, errors.Join(err, event.Close())
 	}
 	go func() {
-		defer close(w.done)
 		for {
 			if _, err := event.Wait(); err != nil {
 				return

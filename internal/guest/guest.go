@@ -24,6 +24,7 @@ type Guest struct {
 	claim   *Claim
 	log     *tail
 	cancel  context.CancelFunc
+	ready   chan struct{} // closed when the agent is connected and set up
 	ran     chan struct{} // closed when the VM has ended and result is set
 	result  vmm.Result
 	runErr  error
@@ -59,7 +60,7 @@ func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error)
 // the kernel's console, if not nil. ctx bounds the boot only.
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
-	g := &Guest{log: &tail{out: console}, ran: make(chan struct{}), keeps: s.keeps()}
+	g := &Guest{log: &tail{out: console}, ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
 	cfg, err := Machine(ctx, s, g.log)
 	if err != nil {
 		return nil, err
@@ -69,6 +70,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 		return nil, err
 	}
 	g.claim.Apply(&cfg)
+	cfg.PowerOff = g.powerOff
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
 		return nil, errors.Join(err, g.claim.Release())
 	}
@@ -126,6 +128,7 @@ func (g *Guest) connect(ctx context.Context, s Spec) error {
 	}
 	if err == nil {
 		g.mark("ready")
+		close(g.ready)
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
@@ -205,15 +208,26 @@ func (g *Guest) Close() (Report, error) {
 	if !g.keeps {
 		return g.Kill()
 	}
+	g.powerOff()
+	return g.Kill()
+}
+
+// powerOff asks the agent to power the guest off, and returns when it has, or when it does not.
+func (g *Guest) powerOff() {
+	select {
+	case <-g.ready:
+	default:
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
 	defer cancel()
-	if err := g.session.PowerOff(ctx); err == nil {
-		select {
-		case <-g.ran:
-		case <-ctx.Done():
-		}
+	if err := g.session.PowerOff(ctx); err != nil {
+		return
 	}
-	return g.Kill()
+	select {
+	case <-g.ran:
+	case <-ctx.Done():
+	}
 }
 
 // Kill stops the guest at once and frees the VM.
