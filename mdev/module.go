@@ -36,8 +36,9 @@ type Module struct {
 	// Headers are folders against which modules for this kernel can be built. The first
 	// that is there is taken.
 	Headers []string
-	// Cache keeps what was built.
-	Cache *images.Cache
+	// Cache keeps what was built. Others are only looked into.
+	Cache  *images.Cache
+	Others []*images.Cache
 	// Progress is told in a few words what is being done. It may be nil.
 	Progress func(what string)
 }
@@ -64,8 +65,10 @@ func (m *Module) Build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if path, ok := m.Cache.Lookup(kindModule, key); ok {
-		return path, nil
+	for _, cache := range append([]*images.Cache{m.Cache}, m.Others...) {
+		if path, ok := cache.Lookup(kindModule, key); ok {
+			return path, nil
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(m.Cache.Dir(), string(kindModule)), 0o700); err != nil {
 		return "", fmt.Errorf("cache: %w", err)

@@ -85,6 +85,12 @@ func TestBuildModule(t *testing.T) {
 	if path == paths[0] {
 		t.Error("two kernels share a module")
 	}
+	fresh, err := images.Open(filepath.Join(home, "fresh"))
+	check(t, err)
+	nested := Module{Release: m.Release, Cache: fresh, Others: []*images.Cache{cache}}
+	if path, err := nested.Build(t.Context()); err != nil || path != paths[0] {
+		t.Errorf("in another cache: %q, %v", path, err)
+	}
 	check(t, os.Remove(filepath.Join(home, "bin", "gcc")))
 	t.Setenv("PATH", filepath.Join(home, "bin"))
 	other.Release = "6.12.3"

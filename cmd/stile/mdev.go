@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -276,7 +277,26 @@ func ensureModule(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.Others = usersCache(cache)
 	return m.Ensure(ctx)
+}
+
+// usersCache returns the cache in the user's folder where another is in use, as in the
+// nested host, which sees this one too.
+func usersCache(inUse *images.Cache) []*images.Cache {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil
+	}
+	dir = filepath.Join(dir, "stile")
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() || dir == inUse.Dir() {
+		return nil
+	}
+	cache, err := images.Open(dir)
+	if err != nil {
+		return nil // only a shortcut is lost
+	}
+	return []*images.Cache{cache}
 }
 
 // printWrapped says what a user must know of a wrapped function.
