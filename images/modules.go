@@ -157,7 +157,11 @@ func (t *moduleTree) parseDep(dir, dep string) {
 }
 
 func (t *moduleTree) findFiles(dir string) error {
-	return filepath.WalkDir(filepath.Join(dir, "kernel"), func(path string, d fs.DirEntry, err error) error {
+	top := filepath.Join(dir, "kernel")
+	return filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if path == top && errors.Is(err, fs.ErrNotExist) && len(t.builtin) > 0 {
+			return nil // a kernel that has all built in
+		}
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -139,4 +140,19 @@ func FuzzModinfo(f *testing.F) {
 	f.Add(fakeModuleFile("a,b"))
 	f.Add([]byte("\x7fELF"))
 	f.Fuzz(func(t *testing.T, module []byte) { modinfoDepends(module) })
+}
+
+// A kernel that has everything built in comes without a folder of modules.
+func TestKernelWithoutModules(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := ModuleClosure(dir, []string{"9p"}); err == nil {
+		t.Error("an empty folder is a kernel's")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "modules.builtin"), []byte("kernel/fs/9p/9p.ko\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	modules, missing, err := ModuleClosure(dir, []string{"9p", "nvme"})
+	if err != nil || len(modules) > 0 || !slices.Equal(missing, []string{"nvme"}) {
+		t.Errorf("%v, missing %v, %v", modules, missing, err)
+	}
 }
