@@ -125,17 +125,17 @@ func byteAt(off int, p []byte, at int) (byte, bool) {
 // endsDecode reports whether a write makes the device stop answering: it leaves power state
 // D0, or is reset.
 func (f *Function) endsDecode(off int, p []byte) bool {
-	if c := f.caps.find(capPM); c != nil {
+	if c := f.desc.find(capPM); c != nil {
 		if v, ok := byteAt(off, p, c.off+pmControl); ok && v&pmStateMask != 0 {
 			return true
 		}
 	}
-	if c := f.caps.find(capPCIe); c != nil {
+	if c := f.desc.find(capPCIe); c != nil {
 		if v, ok := byteAt(off, p, c.off+pcieFLRByte); ok && v&pcieFLRBit != 0 {
 			return true
 		}
 	}
-	if c := f.caps.find(capAF); c != nil {
+	if c := f.desc.find(capAF); c != nil {
 		if v, ok := byteAt(off, p, c.off+afFLRByte); ok && v&afFLR != 0 {
 			return true
 		}
@@ -145,7 +145,7 @@ func (f *Function) endsDecode(off int, p []byte) bool {
 
 // notePower asks the device for its power state after a write that may have changed it.
 func (f *Function) notePower(off, n int) {
-	c := f.caps.find(capPM)
+	c := f.desc.find(capPM)
 	if c == nil || off >= c.off+pmControl+2 || c.off+pmControl >= off+n {
 		return
 	}
@@ -162,7 +162,7 @@ func (f *Function) powered() bool { return f.powerState == 0 }
 // state that it is in.
 func (f *Function) sync() error {
 	f.command = 0
-	if c := f.caps.find(capPM); c != nil {
+	if c := f.desc.find(capPM); c != nil {
 		f.notePower(c.off+pmControl, 2)
 	}
 	return f.writeCommand(0)

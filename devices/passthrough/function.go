@@ -47,14 +47,13 @@ type Options struct {
 }
 
 // Function is a device on the guest's bus. New makes it; Start lets interrupts through once
-// the VM has an interrupt controller; Stop quiets the device after the last vCPU; Close frees
-// what Stop left, after the root bus let go of the BARs. The Hardware stays the caller's.
+// the VM has an interrupt controller; Close ends it. The Hardware stays the caller's.
 type Function struct {
 	hw   Hardware
 	o    Options
 	pci  *pci.Function
 	cfg  *configMap
-	caps *description
+	desc *description
 
 	interrupts interrupts
 	watchers   []*watcher
@@ -91,7 +90,7 @@ func New(hw Hardware, o Options) (*Function, error) {
 	if hw.IRQInfo(vfio.INTx).Count == 0 {
 		desc.header.Pin = 0
 	}
-	f := &Function{hw: hw, o: o, caps: desc, pci: pci.NewFunction(desc.header)}
+	f := &Function{hw: hw, o: o, desc: desc, pci: pci.NewFunction(desc.header)}
 	for _, fault := range desc.faults {
 		f.warn(fault)
 	}
@@ -144,8 +143,8 @@ func (f *Function) warn(err error) {
 
 // addCapabilities builds the guest's lists and returns the holes that MSI-X makes in BARs.
 func (f *Function) addCapabilities(raw []byte) (holes []hole, err error) {
-	for i := range f.caps.caps {
-		c := &f.caps.caps[i]
+	for i := range f.desc.caps {
+		c := &f.desc.caps[i]
 		if c.hide {
 			continue
 		}
@@ -173,10 +172,10 @@ func (f *Function) addCapabilities(raw []byte) (holes []hole, err error) {
 // there leaves a null capability (PCIe 5.0, 7.9.28) where more follow.
 func (f *Function) addExtended() error {
 	shown := false
-	for _, c := range f.caps.ext {
+	for _, c := range f.desc.ext {
 		shown = shown || !c.hide
 	}
-	for _, c := range f.caps.ext {
+	for _, c := range f.desc.ext {
 		switch {
 		case !shown, c.hide && c.off != extended:
 			continue
@@ -243,7 +242,7 @@ func (f *Function) fits(h hole, raw []byte) bool {
 // Start connects the device's interrupts, as those of slot on the root bus. The VM has its
 // interrupt controller by now.
 func (f *Function) Start(slot int) error {
-	if err := f.interrupts.start(pci.GSI(slot, f.caps.header.Pin)); err != nil {
+	if err := f.interrupts.start(pci.GSI(slot, f.desc.header.Pin)); err != nil {
 		return err
 	}
 	for kind, event := range map[vfio.IRQ]Event{vfio.Err: DeviceError, vfio.Req: DeviceWanted} {

@@ -87,6 +87,7 @@ func (x *interrupts) addVector(kind vfio.IRQ, i int, v irq.Vector) error {
 	}
 	err := x.f.hw.SetVector(i, v.EventFD())
 	if err != nil {
+		list[i] = nil // who called closes it
 		x.f.warn(fmt.Errorf("the guest's %v vector %d stays silent: %w", kind, i, err))
 	}
 	if x.f.hw.IRQInfo(kind).NoResize {

@@ -141,6 +141,22 @@ func TestErrorsAreTold(t *testing.T) {
 	}
 }
 
+// TestRefusedVectorIsForgotten: its eventfd is closed, and its number may soon be another file's.
+func TestRefusedVectorIsForgotten(t *testing.T) {
+	h := withMSIX(endpoint())
+	m := plug(t, h)
+	m.write(pci.RegCommand, 2, pci.CommandMemory)
+	m.write(msixCap+2, 2, msixOn)
+	m.unmask(0)
+	h.fail["SetVector"] = errors.New("refused")
+	m.unmask(1)
+	delete(h.fail, "SetVector")
+	m.write(msixCap+2, 2, 0)
+	h.since()
+	m.write(msixCap+2, 2, msixOn|maskAll)
+	m.want("enable", "EnableMSI MSI-X [100 -1]", "Detach ")
+}
+
 // TestWarningsEnd: a guest cannot fill the host's log.
 func TestWarningsEnd(t *testing.T) {
 	h := withMSIX(endpoint())
