@@ -38,12 +38,15 @@ func (f *runFlags) runConsole() error {
 	ctx, escape := context.WithCancelCause(ctx)
 	defer escape(nil)
 	input := &escapeReader{in: os.Stdin, escape: func() { escape(errEscape) }, active: t.file != nil}
+	claim, err := guest.CheckDevices(f.spec)
+	if err != nil {
+		return f.fail(err)
+	}
 	cfg, err := guest.ConsoleMachine(ctx, f.spec, out, input)
 	if err != nil {
 		return f.fail(err)
 	}
-	claim, err := guest.ClaimDevices(f.spec)
-	if err != nil {
+	if err := claim.Take(); err != nil {
 		return f.fail(err)
 	}
 	claim.Apply(&cfg)

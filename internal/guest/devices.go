@@ -57,27 +57,34 @@ func (s Spec) validateDevices() []error {
 
 // Claim is the host's devices of a run, with what was bound for it.
 type Claim struct {
-	host  *hostpci.Host
-	spec  Spec
-	nodes []vfio.Node
-	bound []hostpci.BDF
+	host   *hostpci.Host
+	sysfs  string
+	spec   Spec
+	wanted wanted
+	nodes  []vfio.Node
+	bound  []hostpci.BDF
 }
 
-// ClaimDevices finds the devices of s and binds those that are to be bound. All that speaks
-// against it is found, and told, before anything is changed. The caller releases the claim
-// after the VM was closed.
-func ClaimDevices(s Spec) (*Claim, error) { return claimOn(hostpci.New("/"), "/sys", s) }
+// CheckDevices finds the devices of s, and tells all that speaks against passing them through. It
+// changes nothing.
+func CheckDevices(s Spec) (*Claim, error) { return checkOn(hostpci.New("/"), "/sys", s) }
 
-func claimOn(host *hostpci.Host, sysfs string, s Spec) (*Claim, error) {
-	c := &Claim{host: host, spec: s}
-	w, err := c.resolve()
-	if err != nil {
+func checkOn(host *hostpci.Host, sysfs string, s Spec) (*Claim, error) {
+	c := &Claim{host: host, sysfs: sysfs, spec: s}
+	var err error
+	if c.wanted, err = c.resolve(); err != nil {
 		return nil, err
 	}
-	if len(w.bind) > 0 {
-		steps, err := host.Bind(w.bind, hostpci.BindOptions{Notice: notice})
+	return c, nil
+}
+
+// Take binds what is to be bound, all of it or nothing. The caller releases the claim after
+// the VM was closed.
+func (c *Claim) Take() error {
+	if len(c.wanted.bind) > 0 {
+		steps, err := c.host.Bind(c.wanted.bind, hostpci.BindOptions{Notice: notice})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, step := range steps {
 			if len(step.Writes) > 0 {
@@ -85,14 +92,14 @@ func claimOn(host *hostpci.Host, sysfs string, s Spec) (*Claim, error) {
 			}
 		}
 	}
-	for _, name := range w.names {
-		n, err := lookup(sysfs, name)
+	for _, name := range c.wanted.names {
+		n, err := lookup(c.sysfs, name)
 		if err != nil {
-			return nil, errors.Join(err, c.Release())
+			return errors.Join(err, c.Release())
 		}
 		c.nodes = append(c.nodes, n)
 	}
-	return c, nil
+	return nil
 }
 
 // lookup finds a device, and refuses one that no IOMMU isolates: its DMA would go to the
@@ -244,7 +251,7 @@ func (c *Claim) Apply(cfg *vmm.Config) {
 
 // Release gives back what was bound. The VM is closed. Further calls do nothing.
 func (c *Claim) Release() error {
-	if c == nil || len(c.bound) == 0 {
+	if len(c.bound) == 0 {
 		return nil
 	}
 	bound := c.bound

@@ -61,12 +61,16 @@ func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error)
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
 	g := &Guest{log: &tail{out: console}, ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
+	var err error
+	if g.claim, err = CheckDevices(s); err != nil {
+		return nil, err
+	}
 	cfg, err := Machine(ctx, s, g.log)
 	if err != nil {
 		return nil, err
 	}
 	g.mark("images")
-	if g.claim, err = ClaimDevices(s); err != nil {
+	if err := g.claim.Take(); err != nil {
 		return nil, err
 	}
 	g.claim.Apply(&cfg)

@@ -41,11 +41,11 @@ type PlannedDevice struct {
 func PlanDevices(s Spec) (*DevicePlan, error) { return planOn(hostpci.New("/"), s.withDefaults()) }
 
 func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
-	c := &Claim{host: host, spec: s}
-	w, err := c.resolve()
+	c, err := checkOn(host, "", s)
 	if err != nil {
 		return nil, err
 	}
+	w := c.wanted
 	p := &DevicePlan{Pinned: s.Memory}
 	if len(w.bind) > 0 {
 		if p.Bind, err = host.PlanBind(w.bind, hostpci.BindOptions{}); err != nil {
