@@ -39,6 +39,7 @@ type Config struct {
 	Shares    []Share // folders, each a virtio-9p device
 	AgentPort bool    // a virtio-console port for the agent, see VM.Agent
 	NoRNG     bool    // leave out virtio-rng
+	NoConsole bool    // leave out virtio-console, which has the agent's port too
 
 	// Devices of the host are passed through, by the VFIO backend that is given or else found
 	// to be usable. They are bound to a VFIO driver already.
@@ -104,6 +105,9 @@ func (c *Config) Validate() error {
 		fault("memory of %s is too small: at least %s", Bytes(c.Memory), Bytes(MinMemory))
 	case c.Memory%memoryAlign != 0:
 		fault("memory of %d bytes is not a multiple of %s", c.Memory, Bytes(memoryAlign))
+	}
+	if c.AgentPort && c.NoConsole {
+		fault("the agent's port is one of the virtio-console that is left out")
 	}
 	c.validateDevices(fault)
 	tags := make(map[string]bool)

@@ -39,8 +39,10 @@ func (v *VM) newDevices() (*devices, error) {
 	if err := d.addRoot(v, irqs); err != nil {
 		return d, err
 	}
-	if err := d.addConsole(v, irqs); err != nil {
-		return d, err
+	if !v.cfg.NoConsole {
+		if err := d.addConsole(v, irqs); err != nil {
+			return d, err
+		}
 	}
 	if !v.cfg.NoRNG {
 		if err := d.add(v, irqs, "rng", virtio.NewRNG()); err != nil {

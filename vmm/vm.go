@@ -262,6 +262,7 @@ func (v *VM) end(r Result) {
 			r = *why
 		}
 		v.result = r
+		v.stopping.Store(true) // the vCPU that ended it must not go on until it is kicked
 		close(v.ended)
 	})
 }
@@ -280,7 +281,6 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 		running.Go(c.run)
 	}
 	<-v.ended
-	v.stopping.Store(true)
 	var errs []error
 	for _, c := range v.cpus {
 		errs = append(errs, c.vcpu.Kick())

@@ -121,6 +121,9 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	if f.dryRun {
 		args = append(args, "--dry-run")
 	}
+	if spec.NoRNG {
+		args = append(args, "--rng=false")
+	}
 	if spec.PowerOff {
 		args = append(args, "--power-off")
 	}

@@ -30,6 +30,7 @@ type runFlags struct {
 	consoleLog string
 	json       string
 	dryRun     bool
+	rng        bool
 	args       []string
 }
 
@@ -85,6 +86,7 @@ func newRunCommand() *cobra.Command {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the VM if the command runs longer, such as 60s (default: never)")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
+	fs.BoolVar(&f.rng, "rng", true, "give the guest a random number device (virtio-rng)")
 	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end; without devices it is just stopped")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
@@ -103,7 +105,7 @@ func newRunCommand() *cobra.Command {
 func (f *runFlags) consoleMode() bool { return len(f.spec.Initramfs) > 0 && len(f.args) == 0 }
 
 func (f *runFlags) run() error {
-	f.spec.Memory = uint64(f.memory)
+	f.spec.Memory, f.spec.NoRNG = uint64(f.memory), !f.rng
 	if err := f.validate(); err != nil {
 		return f.fail(err)
 	}

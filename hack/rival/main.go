@@ -100,7 +100,7 @@ func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile str
 	if err := errors.Join(put(image, kernel), put(archive, initramfs), put(stile, place+"/stile")); err != nil {
 		return nil, err
 	}
-	vmms := []*vmm{{name: "stile", args: []string{place + "/stile", "run", "-m", "256M", "-k", kernel, "-i", initramfs, "-a", cmdline + "k"}}}
+	vmms := []*vmm{{name: "stile", args: []string{place + "/stile", "run", "--rng=false", "-m", "256M", "-k", kernel, "-i", initramfs, "-a", cmdline + "k"}}}
 	if kvmtool != "" {
 		if err := put(kvmtool, place+"/lkvm"); err != nil {
 			return nil, err

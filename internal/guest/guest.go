@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -37,7 +38,7 @@ type Guest struct {
 func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error) {
 	s = s.withDefaults()
 	cfg := vmm.Config{
-		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, Console: console,
+		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
 		HideAsyncPF: Nested(), HugePages: Nested(),
 	}
 	made, err := findImages(ctx, s)
@@ -262,8 +263,11 @@ func (g *Guest) WithLog(err error) error { return &bootError{err, g.KernelLog()}
 func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Reader) (vmm.Config, error) {
 	s = s.withDefaults()
 	made, err := findImages(ctx, s)
+	cmdline := ConsoleCmdline(s.Append)
 	return vmm.Config{
-		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: ConsoleCmdline(s.Append), CPUs: s.CPUs, Memory: s.Memory,
+		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: cmdline, CPUs: s.CPUs, Memory: s.Memory,
+		// The serial line is the console, unless somebody asks for virtio's.
+		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
 		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(),
 	}, err
 }

@@ -47,6 +47,7 @@ type Spec struct {
 	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot or a folder
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
+	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
 	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
 
 	Devices  []string `json:"devices,omitempty"`   // of the host, as ParseDevice takes them
