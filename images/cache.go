@@ -40,6 +40,7 @@ const (
 	KindHash      Kind = "hash"      // hashes of files, by their identity
 	KindTree      Kind = "kernels"   // folders: a kernel with its modules, from a package or built here
 	KindSource    Kind = "source"    // kernel sources, packed
+	KindModule    Kind = "module"    // stile's own kernel module, built for a kernel
 	KindPackage   Kind = "package"   // which package a kernel's version stood for when it was last asked
 	KindLog       Kind = "log"       // logs of builds that failed
 )
@@ -47,7 +48,7 @@ const (
 func kinds() []Kind {
 	return []Kind{
 		KindKernel, KindUnpacked, KindAgent, KindInitramfs, KindUserland, KindHash,
-		KindTree, KindSource, KindPackage, KindLog,
+		KindTree, KindSource, KindModule, KindPackage, KindLog,
 	}
 }
 

@@ -127,7 +127,8 @@ func (t *Topology) frontend() []string {
 		args = append(args, "-device", "intel-iommu,intremap="+onOff(t.InterruptRemapping))
 	}
 	for i, p := range t.Ports {
-		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,chassis=%d,slot=%d,addr=%#x", portID(i), i+1, i+1, firstPortSlot+i))
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,chassis=%d,slot=%d,addr=%#x%s",
+			portID(i), i+1, i+1, firstPortSlot+i, p.reserve()))
 		if p.Bridge {
 			args = append(args, "-device", fmt.Sprintf("pcie-pci-bridge,id=%s,bus=%s", bridgeID(i), portID(i)))
 		}
@@ -138,6 +139,20 @@ func (t *Topology) frontend() []string {
 		}
 	}
 	return args
+}
+
+// reserve returns the option that has firmware leave room for BARs of devices that are plugged in later.
+func (p *Port) reserve() string {
+	var mib int64
+	for _, d := range p.Devices {
+		if d.Kind == IVShmem {
+			mib += d.mib()
+		}
+	}
+	if mib == 0 {
+		return ""
+	}
+	return fmt.Sprintf(",pref64-reserve=%dM", 2*mib) // with its alignment
 }
 
 // machine returns the options of QEMU's machine that t needs.

@@ -26,9 +26,6 @@ const moduleName = "vfio_mdev_pci"
 //go:embed kmod/vfio_mdev_pci.c kmod/Kbuild kmod/Makefile
 var moduleSource embed.FS
 
-// kindModule are kernel modules built here, in the cache.
-const kindModule images.Kind = "module"
-
 // Module is the kernel module that wraps functions, for one kernel.
 type Module struct {
 	// Release is the kernel's, as uname -r has it.
@@ -66,14 +63,11 @@ func (m *Module) Build(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, cache := range append([]*images.Cache{m.Cache}, m.Others...) {
-		if path, ok := cache.Lookup(kindModule, key); ok {
+		if path, ok := cache.Lookup(images.KindModule, key); ok {
 			return path, nil
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(m.Cache.Dir(), string(kindModule)), 0o700); err != nil {
-		return "", fmt.Errorf("cache: %w", err)
-	}
-	path, err := m.Cache.File(ctx, kindModule, key, func(to *os.File) error { return m.build(ctx, to) })
+	path, err := m.Cache.File(ctx, images.KindModule, key, func(to *os.File) error { return m.build(ctx, to) })
 	if err != nil {
 		return "", fmt.Errorf("build kernel module %s for %s: %w", moduleName, m.Release, err)
 	}
