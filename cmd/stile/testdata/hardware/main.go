@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,10 +111,6 @@ func resource(path string) ([]byte, error) {
 	}
 	return unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 }
-
-// reg32 and reg64 are registers; accesses are atomic so that each is one instruction.
-func reg32(b []byte, off int) *uint32 { return (*uint32)(unsafe.Pointer(&b[off])) }
-func reg64(b []byte, off int) *uint64 { return (*uint64)(unsafe.Pointer(&b[off])) }
 
 // Registers of QEMU's educational device (docs/specs/edu.rst).
 const (
@@ -219,7 +214,7 @@ func pinnedPage() ([]byte, uint64, error) {
 	}
 	defer f.Close()
 	var entry [8]byte
-	if _, err := f.ReadAt(entry[:], int64(uintptr(unsafe.Pointer(&page[0]))/4096*8)); err != nil {
+	if _, err := f.ReadAt(entry[:], int64(address(page)/4096*8)); err != nil {
 		return nil, 0, err
 	}
 	return page, binary.LittleEndian.Uint64(entry[:]) & (1<<55 - 1) * 4096, nil
