@@ -42,7 +42,8 @@ current directory, with its own stdin, stdout and stderr. Without a command, a s
 runs on your terminal.
 
 With -i and no command, the kernel and the initramfs are booted as they are, with the
-serial console on your terminal; the VM ends when the guest powers off or reboots.
+serial console on your terminal; the VM ends when the guest powers off or reboots. In
+the lab a few words on the kernel's command line spare it time; yours come last.
 
 Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
 executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout

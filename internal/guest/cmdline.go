@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/stile-vmm/stile/images/agent"
@@ -26,22 +27,28 @@ func (s Spec) cmdline() string {
 		"rdinit="+agentPath,
 		agent.EnvAgent+"=1",
 	)
-	if Nested() {
-		words = append(words, nestedWords...)
-		if len(s.Devices) == 0 {
-			// Nothing interrupts by a pin: setting up the I/O APIC's takes a tenth of the boot.
-			words = append(words, "noapic")
-		}
-	}
+	words = append(words, s.nestedWords()...)
 	return strings.Join(append(words, s.Append...), " ")
 }
 
-// nestedWords spare a guest under emulation what costs it seconds. A profile of the default kernel's boot in the lab, which
+// nestedWords returns what a guest in the lab gets beside.
+func (s Spec) nestedWords() []string {
+	switch {
+	case !Nested():
+		return nil
+	case len(s.Devices) > 0:
+		return sparingWords
+	}
+	// Nothing interrupts by a pin: setting up the I/O APIC's takes a tenth of the boot.
+	return append(slices.Clone(sparingWords), "noapic")
+}
+
+// sparingWords spare a guest under emulation what costs it seconds. A profile of the default kernel's boot in the lab, which
 // is a third of its time: trace_eval_init looks through all trace events for names of enums (28 %), and with one CPU each
 // LOCK prefix is patched away through a temporary address space (10 %). Then eight loop devices before anybody asks for
 // one, the walk through all page tables for pages that are writable and executable, and mitigations for a CPU that does
 // not exist.
-var nestedWords = []string{
+var sparingWords = []string{
 	"initcall_blacklist=trace_eval_init", "noreplace-smp", "loop.max_loop=0", "rodata=off", "mitigations=off",
 }
 
@@ -55,8 +62,8 @@ func (s Spec) consoleWords() []string {
 	return []string{"console=ttyS0"}
 }
 
-// ConsoleCmdline returns the command line for a guest without the agent, whose console
-// is the user's terminal.
-func ConsoleCmdline(appended []string) string {
-	return strings.Join(append([]string{"console=ttyS0", "panic=-1"}, appended...), " ")
+// consoleCmdline returns the command line for a guest without the agent, whose console is the user's terminal.
+func (s Spec) consoleCmdline() string {
+	words := append([]string{"console=ttyS0", "panic=-1"}, s.nestedWords()...)
+	return strings.Join(append(words, s.Append...), " ")
 }

@@ -263,7 +263,7 @@ func (g *Guest) WithLog(err error) error { return &bootError{err, g.KernelLog()}
 func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Reader) (vmm.Config, error) {
 	s = s.withDefaults()
 	made, err := findImages(ctx, s)
-	cmdline := ConsoleCmdline(s.Append)
+	cmdline := s.consoleCmdline()
 	return vmm.Config{
 		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: cmdline, CPUs: s.CPUs, Memory: s.Memory,
 		// The serial line is the console, unless somebody asks for virtio's.

@@ -81,6 +81,20 @@ func TestCmdline(t *testing.T) {
 	}
 }
 
+func TestConsoleCmdline(t *testing.T) {
+	t.Setenv(EnvNested, "")
+	if got := (Spec{Append: []string{"foo"}}).consoleCmdline(); got != "console=ttyS0 panic=-1 foo" {
+		t.Errorf("%q", got)
+	}
+	t.Setenv(EnvNested, "1")
+	if got := (Spec{Append: []string{"foo"}}).consoleCmdline(); !strings.Contains(got, " noapic ") || !strings.HasSuffix(got, " foo") {
+		t.Errorf("in the lab: %q", got)
+	}
+	if strings.Contains(strings.Join(sparingWords, " "), "noapic") {
+		t.Error("the shared words were changed")
+	}
+}
+
 // A guest is only asked to power off where that matters.
 func TestKeeps(t *testing.T) {
 	for _, tt := range []struct {
