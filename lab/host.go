@@ -175,14 +175,16 @@ func (p *plan) connect(ctx context.Context, h *Host, st *saved, migration *migra
 	if err := migration.load(ctx, h.proc, st.stream); err != nil {
 		return err
 	}
-	if err := p.plugIn(ctx, h.proc); err != nil {
-		return err
-	}
 	lap(&h.phases.Load)
+	plugged := make(chan error, 1)
+	go func() { plugged <- p.plugIn(ctx, h.proc) }()
 	if err := <-told; err != nil {
 		return err
 	}
 	if h.session, err = session.Dial(ctx, h.proc.agent); err != nil {
+		return err
+	}
+	if err := <-plugged; err != nil {
 		return err
 	}
 	lap(&h.phases.Session)
