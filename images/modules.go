@@ -49,19 +49,22 @@ func LabModules(passthrough bool) (must, may []string) {
 
 // ModuleClosure returns the wanted modules and what they depend on, in the order in
 // which they can be loaded. dir is a kernel's lib/modules/RELEASE. What is built into the
-// kernel is left out; what is neither a module nor known to be built in is returned as missing.
-func ModuleClosure(dir string, want []string) (modules []Module, missing []string, err error) {
+// kernel is left out; what is neither a module nor known to be built in is returned as missing, but for what is
+// needed by optional modules only: those come after the others, as far as they are there.
+func ModuleClosure(dir string, want []string, optional ...string) (modules []Module, missing []string, err error) {
 	tree, err := readModuleTree(dir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
 	c := closure{tree: tree, seen: make(map[string]bool)}
-	for _, name := range want {
-		if err := c.add(moduleName(name)); err != nil {
-			return nil, nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
-		}
+	if err := c.addAll(want); err != nil {
+		return nil, nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
-	return c.modules, c.missing, nil
+	missing = c.missing
+	if err := c.addAll(optional); err != nil {
+		return nil, nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
+	}
+	return c.modules, missing, nil
 }
 
 // ModulesFor returns the lib/modules/RELEASE folder of an installed or unpacked kernel
@@ -87,6 +90,15 @@ type closure struct {
 	seen    map[string]bool
 	modules []Module
 	missing []string
+}
+
+func (c *closure) addAll(names []string) error {
+	for _, name := range names {
+		if err := c.add(moduleName(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *closure) add(name string) error {

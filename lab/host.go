@@ -111,7 +111,7 @@ func (c *Config) plan() (*plan, error) {
 	}
 	p.key = m.key(p.qemu, identity)
 	if c.Current {
-		if p.agent, err = hashFile(c.Image.Agent); err != nil {
+		if p.agent, err = agentproto.HashFile(c.Image.Agent); err != nil {
 			return nil, err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -50,15 +49,16 @@ and what is missing, each lack with its remedy. It changes nothing. The exit sta
 if something is missing without which stile run does not work.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if toBuild {
+				for _, name := range kbuild.Missing(c.Context()) {
+					fmt.Println(name)
+				}
+				return nil
+			}
 			findings := examine(c.Context())
 			switch {
 			case onlyMissing:
 				printPackages(findings)
-				return nil
-			case toBuild:
-				for _, name := range kbuild.Missing(c.Context()) {
-					fmt.Println(name)
-				}
 				return nil
 			case asJSON:
 				if err := printJSON(findings); err != nil {
@@ -197,11 +197,7 @@ func examineLabKernels(ctx context.Context) finding {
 }
 
 func labStates() ([]lab.State, error) {
-	cache, err := images.Open("")
-	if err != nil {
-		return nil, err
-	}
-	store, err := lab.OpenStore(filepath.Join(cache.Dir(), "lab"))
+	store, err := openLabStore()
 	if err != nil {
 		return nil, err
 	}

@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/images"
-	"github.com/stile-vmm/stile/lab"
 )
 
 // cached is one thing in the cache, for lists.
@@ -75,7 +73,7 @@ func listCached() ([]cached, error) {
 	for _, e := range entries {
 		list = append(list, cached{Kind: string(e.Kind), Key: e.Key, Path: e.Path, Size: e.Size, LastUse: e.LastUse})
 	}
-	store, err := lab.OpenStore(filepath.Join(cache.Dir(), "lab"))
+	store, err := openLabStore()
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +121,7 @@ func prune(ctx context.Context, older time.Duration) (int64, error) {
 	if err != nil {
 		return freed, err
 	}
-	store, err := lab.OpenStore(filepath.Join(cache.Dir(), "lab"))
+	store, err := openLabStore()
 	if err != nil {
 		return freed, err
 	}

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +17,7 @@ const stage0Binary = "/run/stile-agent"
 // stage0 offers the machine to be saved, and returns to go on with this binary, or
 // doesn't return because another has taken over.
 func stage0(p *port) error {
-	self, err := hashFile("/proc/self/exe")
+	self, err := agentproto.HashFile("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("stage 0: %w", err)
 	}
@@ -86,17 +84,4 @@ func execKeeping(p *port, path string) error {
 		return err
 	}
 	return fmt.Errorf("run %s: %w", path, execErr)
-}
-
-func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
 }

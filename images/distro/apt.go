@@ -186,3 +186,22 @@ func sizeNote(size int64) string {
 	}
 	return fmt.Sprintf(" (%d MiB)", (size+1<<20-1)>>20)
 }
+
+// unpack downloads a package into a folder in dir, for as long as extract works on it.
+func (a *apt) unpack(ctx context.Context, p *pkg, dir string, extract func(deb *os.File) error) error {
+	packed, err := os.MkdirTemp(dir, ".deb-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(packed)
+	f, err := a.download(ctx, p, packed)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	a.progress("unpack " + p.String())
+	if err := extract(f); err != nil {
+		return fmt.Errorf("unpack %s: %w", p, err)
+	}
+	return nil
+}

@@ -213,7 +213,8 @@ func (a *apt) unpackImage(ctx context.Context, p *pkg, dir string) error {
 		return err
 	}
 	defer x.Close()
-	if err := a.unpackInto(ctx, x, p, dir); err != nil {
+	into := func(deb *os.File) error { return extractImage(x, deb) }
+	if err := a.unpack(ctx, p, dir, into); err != nil {
 		return err
 	}
 	for _, name := range p.depends {
@@ -227,7 +228,7 @@ func (a *apt) unpackImage(ctx context.Context, p *pkg, dir string) error {
 		if modules == nil {
 			return fmt.Errorf("%s depends on %s, which apt does not have", p, name)
 		}
-		if err := a.unpackInto(ctx, x, modules, dir); err != nil {
+		if err := a.unpack(ctx, modules, dir, into); err != nil {
 			return err
 		}
 	}
@@ -237,24 +238,6 @@ func (a *apt) unpackImage(ctx context.Context, p *pkg, dir string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", p, err)
-	}
-	return nil
-}
-
-func (a *apt) unpackInto(ctx context.Context, x *extractor, p *pkg, dir string) error {
-	packed := filepath.Join(dir, ".deb")
-	if err := os.Mkdir(packed, 0o700); err != nil {
-		return err
-	}
-	defer os.RemoveAll(packed)
-	f, err := a.download(ctx, p, packed)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	a.progress("unpack " + p.String())
-	if err := extractImage(x, f); err != nil {
-		return fmt.Errorf("unpack %s: %w", p, err)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (a *apt) source(ctx context.Context, cache *images.Cache, version string) (
 	find := func() (*pkg, error) { return a.show(ctx, sourcePrefix+version) }
 	p, err := a.get(ctx, find, func(p *pkg) (err error) {
 		path, err = cache.File(ctx, images.KindSource, p.tarball(), func(w *os.File) error {
-			return a.unpackSource(ctx, p, w)
+			return a.unpack(ctx, p, filepath.Dir(w.Name()), func(deb *os.File) error { return extractSource(deb, w) })
 		})
 		return err
 	})
@@ -67,25 +67,6 @@ func (a *apt) source(ctx context.Context, cache *images.Cache, version string) (
 		return nil, err
 	}
 	return &Source{Version: p.String(), Tarball: path}, nil
-}
-
-// unpackSource downloads a source's package beside w, and writes the tarball that is in it to w.
-func (a *apt) unpackSource(ctx context.Context, p *pkg, w *os.File) error {
-	packed, err := os.MkdirTemp(filepath.Dir(w.Name()), ".deb-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(packed)
-	f, err := a.download(ctx, p, packed)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	a.progress("unpack " + p.String())
-	if err := extractSource(f, w); err != nil {
-		return fmt.Errorf("unpack %s: %w", p, err)
-	}
-	return nil
 }
 
 // maxTarball bounds a packed source, in bytes. Linux 6.12's has 145 MiB.

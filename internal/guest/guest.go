@@ -210,10 +210,9 @@ const powerOffGrace = 20 * time.Second
 
 // Close powers the guest off in order where it must be, or stops it, and frees the VM.
 func (g *Guest) Close() (Report, error) {
-	if !g.keeps {
-		return g.Kill()
+	if g.keeps {
+		g.powerOff()
 	}
-	g.powerOff()
 	return g.Kill()
 }
 

@@ -117,16 +117,12 @@ func labModules(k *distro.Kernel, t *lab.Topology) ([]images.Module, error) {
 		return nil, nil // all is built in
 	}
 	must, may := images.LabModules(!t.Plain())
-	_, lacking, err := images.ModuleClosure(k.Modules, must)
+	modules, lacking, err := images.ModuleClosure(k.Modules, must, may...)
 	if err != nil {
 		return nil, err
 	}
 	if len(lacking) > 0 {
 		return nil, fmt.Errorf("the lab can't use %s: it has no %s, neither built in nor as a module in %s", k.Image, strings.Join(lacking, ", "), k.Modules)
-	}
-	modules, _, err := images.ModuleClosure(k.Modules, append(must, may...))
-	if err != nil {
-		return nil, err
 	}
 	return modules, nil
 }
