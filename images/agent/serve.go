@@ -116,6 +116,8 @@ func (s *server) handle(stream *yamux.Stream) {
 		answer(stream, s.setup(req.Setup))
 	case req.Exec != nil:
 		s.exec(stream, req.Exec)
+	case req.Dial != nil:
+		s.dial(stream, req.Dial)
 	case req.Push != nil:
 		answer(stream, push(req.Push, stream))
 	case req.Pull != nil:

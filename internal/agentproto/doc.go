@@ -11,6 +11,9 @@
 //   - A command has up to four streams: one whose Request is an Exec, for control, and
 //     before it one per standard stream, each starting with an Attach. After the Attach
 //     they carry raw bytes.
+//   - A connection to an address inside the machine has two: one whose Request is a Dial,
+//     which carries what the connection receives after the Reply, and before it one that
+//     starts with an Attach and carries what the host sends.
 //
 // A message is a length (4 bytes, big-endian) and so many bytes of JSON. Unknown JSON
 // fields are ignored, so that a field may be added without a new Version.

@@ -15,6 +15,7 @@ type Request struct {
 	Push   *Push   `json:"push,omitempty"`
 	Pull   *Pull   `json:"pull,omitempty"`
 	Power  *Power  `json:"power,omitempty"`
+	Dial   *Dial   `json:"dial,omitempty"`
 }
 
 // Validate checks that exactly one request is set and that it is well formed.
@@ -37,6 +38,9 @@ func (r *Request) Validate() error {
 	}
 	if r.Power != nil {
 		set = append(set, r.Power)
+	}
+	if r.Dial != nil {
+		set = append(set, r.Dial)
 	}
 	if len(set) != 1 {
 		return fmt.Errorf("a request must say one thing, this one says %d", len(set))
@@ -193,7 +197,7 @@ const (
 
 func (s Stream) check() error {
 	switch s {
-	case Stdin, Stdout, Stderr, StreamTTY:
+	case Stdin, Stdout, Stderr, StreamTTY, StreamDial:
 		return nil
 	}
 	return fmt.Errorf("unknown stream %q", s)
@@ -215,6 +219,9 @@ func (e *Exec) validate() error {
 		seen[s] = true
 		if err := s.check(); err != nil {
 			return err // before an unbounded list of them is joined
+		}
+		if s == StreamDial {
+			return fmt.Errorf("stream %s is no command's", s)
 		}
 	}
 	if (e.TTY != nil) != seen[StreamTTY] || seen[StreamTTY] && len(seen) != 1 {
