@@ -2,6 +2,7 @@ package mdev_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,16 +75,15 @@ func inLab(t *testing.T, cache *images.Cache, name string, k *distro.Kernel, ok 
 	t.Logf("%d passed, %d skipped", strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"))
 }
 
-// buildModule puts the module into the cache, which the nested host sees: there it would take a minute. The headers of
-// a distribution's kernel are where its packages install them, or below the folder STILE_KERNEL_HEADERS.
+// buildModule puts the module into the cache, which the nested host sees: there it would take a minute.
 func buildModule(t *testing.T, cache *images.Cache, k *distro.Kernel) {
 	t.Helper()
 	m := &mdev.Module{Release: k.Release, Cache: cache, Headers: []string{"/usr/src/linux-headers-" + k.Release}}
 	if k.Headers != "" {
 		m.Headers = append(m.Headers, k.Headers)
 	}
-	if dir := os.Getenv("STILE_KERNEL_HEADERS"); dir != "" {
-		m.Headers = append(m.Headers, filepath.Join(dir, "linux-headers-"+k.Release))
+	m.Fetch = func(ctx context.Context) (string, error) {
+		return distro.FetchHeaders(ctx, cache, k.Release, func(what string) { t.Log(what) })
 	}
 	if _, err := m.Build(t.Context()); err != nil {
 		testenv.Missing(t, "kernel-headers", err.Error())

@@ -33,6 +33,8 @@ type Module struct {
 	// Headers are folders against which modules for this kernel can be built. The first
 	// that is there is taken.
 	Headers []string
+	// Fetch returns such a folder from elsewhere, where none of Headers is there. It may be nil.
+	Fetch func(ctx context.Context) (string, error)
 	// Cache keeps what was built. Others are only looked into.
 	Cache  *images.Cache
 	Others []*images.Cache
@@ -102,12 +104,12 @@ func eachSource(fn func(name string, text []byte) error) error {
 }
 
 func (m *Module) build(ctx context.Context, to *os.File) error {
-	headers, err := m.headers()
-	if err != nil {
-		return err
-	}
 	if missing := missingTools(); len(missing) > 0 {
 		return fmt.Errorf("%s not found: install the packages make and gcc", strings.Join(missing, " and "))
+	}
+	headers, err := m.headers(ctx)
+	if err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "stile-module-")
 	if err != nil {
@@ -125,13 +127,21 @@ func (m *Module) build(ctx context.Context, to *os.File) error {
 }
 
 // headers returns the first folder that has what modules are built against.
-func (m *Module) headers() (string, error) {
+func (m *Module) headers(ctx context.Context) (string, error) {
 	for _, dir := range m.Headers {
 		if _, err := os.Stat(filepath.Join(dir, "Makefile")); err == nil {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("the kernel's headers are not there (%s): %s", strings.Join(m.Headers, ", "), headersPackage("/etc/os-release", m.Release))
+	err := fmt.Errorf("the kernel's headers are not there (%s): %s", strings.Join(m.Headers, ", "), headersPackage("/etc/os-release", m.Release))
+	if m.Fetch == nil {
+		return "", err
+	}
+	dir, fetchErr := m.Fetch(ctx)
+	if fetchErr != nil {
+		return "", fmt.Errorf("%w; to fetch them failed: %w", err, fetchErr)
+	}
+	return dir, nil
 }
 
 func missingTools() []string {

@@ -1,6 +1,7 @@
 package mdev
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -91,6 +92,14 @@ func TestBuildModule(t *testing.T) {
 	if path, err := nested.Build(t.Context()); err != nil || path != paths[0] {
 		t.Errorf("in another cache: %q, %v", path, err)
 	}
+	fetched := Module{Release: "6.12.4", Headers: []string{"/nowhere"}, Cache: cache}
+	fetched.Fetch = func(context.Context) (string, error) { return "", errors.New("no network") }
+	if _, err := fetched.Build(t.Context()); err == nil || !strings.Contains(err.Error(), "install the package") || !strings.Contains(err.Error(), "no network") {
+		t.Errorf("headers that can't be fetched: %v", err)
+	}
+	fetched.Fetch = func(context.Context) (string, error) { return headers, nil }
+	_, err = fetched.Build(t.Context())
+	check(t, err)
 	check(t, os.Remove(filepath.Join(home, "bin", "gcc")))
 	t.Setenv("PATH", filepath.Join(home, "bin"))
 	other.Release = "6.12.3"

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/internal/hostpci"
 	"github.com/stile-vmm/stile/mdev"
 )
@@ -232,8 +233,9 @@ func newMdevWrapCommand() *cobra.Command {
 		Use:   "wrap ADDRESS",
 		Short: "Make a whole PCI function a mediated device in its IOMMU group",
 		Long: `wrap binds a PCI function to the driver vfio-mdev-pci and makes one mediated device of it.
-The kernel module with that driver is built when it is needed, which takes the kernel's
-headers, make and gcc. What the function had before comes back with stile mdev unwrap.
+The kernel module with that driver is built when it is needed, which takes make, gcc and
+the kernel's headers: the installed ones, or else those that apt has, which are fetched
+into the cache and not installed. What the function had before comes back with stile mdev unwrap.
 Either all of it is done or nothing. It needs root.
 
 Refused is what stile bind refuses, too: bridges, functions without IOMMU group,
@@ -278,7 +280,18 @@ func ensureModule(ctx context.Context) error {
 		return err
 	}
 	m.Others = usersCache(cache)
+	m.Fetch = func(ctx context.Context) (string, error) { return fetchHeaders(ctx, cache, m.Others, m.Release) }
 	return m.Ensure(ctx)
+}
+
+// fetchHeaders returns what the module is built against, where the running kernel's own is not installed.
+func fetchHeaders(ctx context.Context, cache *images.Cache, others []*images.Cache, release string) (string, error) {
+	for _, c := range others {
+		if dir, ok := distro.LookupHeaders(c, release); ok {
+			return dir, nil
+		}
+	}
+	return distro.FetchHeaders(ctx, cache, release, notice)
 }
 
 // usersCache returns the cache in the user's folder where another is in use, as in the
