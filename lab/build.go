@@ -31,6 +31,7 @@ type plan struct {
 	qemu     *QEMU
 	machine  Machine
 	image    *Image
+	writable writable
 	key      string
 	agent    string // the hash of the agent that the state must hold, "" for any
 	progress func(format string, args ...any)
@@ -138,7 +139,7 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	begin := time.Now()
 	migration := newMigration()
 	args := []string{"-kernel", p.image.Kernel, "-initrd", initramfs, "-append", p.machine.Cmdline}
-	proc, err := p.start(p.image.backend(ram, true, meta.NoSandbox), args, nil, migration)
+	proc, err := p.start(p.image.backend(ram, p.store.empty(), true, meta.NoSandbox), args, nil, migration)
 	if err != nil {
 		return nil, err
 	}

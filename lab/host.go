@@ -40,6 +40,9 @@ type Config struct {
 	// resume has to give it the agent, which takes half a second.
 	Current bool
 
+	// Writable are files and folders of the host that the nested host may change. All else it sees copy on write.
+	Writable []string
+
 	// Progress gets a line for people when something takes long.
 	Progress io.Writer
 	// Console gets a copy of the nested host's kernel console.
@@ -100,6 +103,9 @@ func (c *Config) plan() (*plan, error) {
 			fmt.Fprintf(c.Progress, "stile: "+format+"\n", args...)
 		}
 	}}
+	if p.writable, err = findWritable(c.Writable); err != nil {
+		return nil, err
+	}
 	if p.qemu == nil {
 		if p.qemu, err = FindQEMU(); err != nil {
 			return nil, err
@@ -143,8 +149,9 @@ func (p *plan) resume(ctx context.Context, st *saved, console io.Writer, begin t
 	}
 	lap(&h.phases.State)
 	migration := newMigration()
-	proc, err := p.start(p.image.backend(filepath.Join(st.dir, ramFile), false, st.meta.NoSandbox),
-		[]string{"-incoming", "defer"}, console, migration)
+	b := p.image.backend(filepath.Join(st.dir, ramFile), p.store.empty(), false, st.meta.NoSandbox)
+	b.rw = p.writable.folder
+	proc, err := p.start(b, []string{"-incoming", "defer"}, console, migration)
 	if err != nil {
 		return nil, err
 	}
@@ -205,10 +212,11 @@ func (p *plan) plugIn(ctx context.Context, proc *process) error {
 // setup makes the host's files L1's own, copy on write. /tmp is a share of its own because the agent
 // puts an empty one over the root's.
 func (p *plan) setup() *agentproto.Setup {
+	mounts := []agentproto.Mount{{Kind: agentproto.Mount9P, Source: tmpTag, Target: "/tmp", Overlay: true}}
 	return &agentproto.Setup{
 		Hostname: "stile-lab",
 		Root:     agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true},
-		Mounts:   []agentproto.Mount{{Kind: agentproto.Mount9P, Source: tmpTag, Target: "/tmp", Overlay: true}},
+		Mounts:   append(mounts, p.writable.mounts()...),
 		Modules:  p.image.Modules,
 		Program:  Program,
 		PCI:      p.machine.Topology.addresses(),

@@ -43,8 +43,8 @@ func (i *Image) writeInitramfs(path string) error {
 }
 
 // backend returns what stands behind the machine.
-func (i *Image) backend(ram string, shared, bare bool) backend {
-	b := backend{ram: ram, shared: shared, root: "/", tmp: "/tmp", bare: bare}
+func (i *Image) backend(ram, empty string, shared, bare bool) backend {
+	b := backend{ram: ram, shared: shared, root: "/", tmp: "/tmp", empty: empty, bare: bare}
 	if info, err := os.Stat(b.tmp); err != nil || !info.IsDir() {
 		b.tmp = b.root // there must be something behind the device
 	}

@@ -20,17 +20,23 @@ import (
 )
 
 func TestRun(t *testing.T) {
-	c := testConfig(t)
-	h, err := Resume(t.Context(), c)
+	c := *testConfig(t)
+	dir := t.TempDir() // below /tmp, usually
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"outside", "image"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("seen"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Writable = []string{filepath.Join(dir, "image"), filepath.Join(dir, "folder")}
+	h, err := Resume(t.Context(), &c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Close()
 	t.Logf("phases %+v", h.Phases())
-	dir := t.TempDir() // below /tmp, usually
-	if err := os.WriteFile(filepath.Join(dir, "outside"), []byte("seen"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for _, tt := range []struct {
 		name, script, stdin string
 		stdout, stderr      string
@@ -42,6 +48,8 @@ func TestRun(t *testing.T) {
 		{"another kernel", `read os name < /proc/version; echo $os; test -c /dev/kvm`, "", "Linux\n", "", 0},
 		{"folder and environment", `echo $PWD $WORD; cat outside`, "", dir + " carried\nseen", "", 0},
 		{"copy on write", `echo inside > outside; cat outside`, "", "inside\n", "", 0},
+		{"writable file", `echo inside > image && sync image && cat image`, "", "inside\n", "", 0},
+		{"writable folder", `cd folder && mkdir sub && echo made > sub/a && mv sub/a b && rmdir sub && cat b`, "", "made\n", "", 0},
 		{"clock", `test $(date +%s) -ge ` + fmt.Sprint(time.Now().Unix()-1), "", "", "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -59,8 +67,10 @@ func TestRun(t *testing.T) {
 			}
 		})
 	}
-	if data, err := os.ReadFile(filepath.Join(dir, "outside")); err != nil || string(data) != "seen" {
-		t.Errorf("the host's file became %q, %v", data, err)
+	for name, want := range map[string]string{"outside": "seen", "image": "inside\n", "folder/b": "made\n"} {
+		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
+			t.Errorf("the host's %s became %q, %v; want %q", name, data, err, want)
+		}
 	}
 }
 

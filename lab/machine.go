@@ -118,6 +118,8 @@ const (
 	qmpID     = "qmp"
 	rootTag   = "host"
 	tmpTag    = "hosttmp"
+	// writableTag is the share behind Config.Writable.
+	writableTag = "hostrw"
 )
 
 // frontend returns the arguments for what the guest sees. They are part of the state's key.
@@ -133,6 +135,7 @@ func (m *Machine) frontend() []string {
 		"-device", "virtserialport,nr=1,chardev=" + agentID + ",name=" + agentproto.PortName,
 		"-device", "virtio-9p-pci,addr=0x5,disable-legacy=on,fsdev=" + rootTag + ",mount_tag=" + rootTag,
 		"-device", "virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=" + tmpTag + ",mount_tag=" + tmpTag,
+		"-device", "virtio-9p-pci,addr=0x7,disable-legacy=on,fsdev=" + writableTag + ",mount_tag=" + writableTag,
 	}
 	return append(args, m.Topology.frontend()...)
 }
@@ -143,6 +146,8 @@ type backend struct {
 	shared bool   // whether the machine's writes reach ram.img
 	root   string // folder that L1 sees as the host's root
 	tmp    string // folder that L1 sees as the host's /tmp
+	empty  string // an empty folder
+	rw     string // folder that L1 may write to; "" for none
 	bare   bool   // without QEMU's sandbox, which its build lacks
 	media  media  // behind the devices
 
@@ -164,6 +169,7 @@ func (m *Machine) args(b *backend) []string {
 		"-object", fmt.Sprintf("memory-backend-file,id=%s,size=%dM,share=%s,mem-path=%s", ramID, m.Mem/MiB, share, escape(b.ram)),
 		"-fsdev", folder(rootTag, b.root),
 		"-fsdev", folder(tmpTag, b.tmp),
+		"-fsdev", b.writable(),
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", qmpID, b.qmp),
 		"-mon", "chardev="+qmpID+",mode=control",
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentID, b.agent),
@@ -173,9 +179,20 @@ func (m *Machine) args(b *backend) []string {
 	return append(args, m.frontend()...)
 }
 
-// folder is a read-only share. Inode numbers of the host's several file systems are mapped apart.
-func folder(id, path string) string {
-	return "local,id=" + id + ",security_model=none,readonly=on,multidevs=remap,path=" + escape(path)
+// folder is a read-only share.
+func folder(id, path string) string { return share(id, path, "on") }
+
+// share is a folder. Inode numbers of the host's several file systems are mapped apart.
+func share(id, path, readOnly string) string {
+	return "local,id=" + id + ",security_model=none,readonly=" + readOnly + ",multidevs=remap,path=" + escape(path)
+}
+
+// writable is the share that L1 may write to, or an empty one.
+func (b *backend) writable() string {
+	if b.rw == "" {
+		return folder(writableTag, b.empty)
+	}
+	return share(writableTag, b.rw, "off")
 }
 
 // escape doubles commas, which separate QEMU's options.

@@ -19,12 +19,13 @@ func machine(t *testing.T) Machine {
 
 func TestArgs(t *testing.T) {
 	m := machine(t)
-	got := m.args(&backend{ram: "/cache/a,b/ram.img", root: "/", tmp: "/tmp", qmp: 3, agent: 4, console: 5})
+	got := m.args(&backend{ram: "/cache/a,b/ram.img", root: "/", tmp: "/tmp", empty: "/cache/empty", qmp: 3, agent: 4, console: 5})
 	want := strings.Fields(`
 		-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 		-object memory-backend-file,id=ram0,size=2048M,share=off,mem-path=/cache/a,,b/ram.img
 		-fsdev local,id=host,security_model=none,readonly=on,multidevs=remap,path=/
 		-fsdev local,id=hosttmp,security_model=none,readonly=on,multidevs=remap,path=/tmp
+		-fsdev local,id=hostrw,security_model=none,readonly=on,multidevs=remap,path=/cache/empty
 		-chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control
 		-chardev socket,id=agent,fd=4 -chardev socket,id=console,fd=5
 		-nodefaults -no-user-config -nic none -display none -no-reboot
@@ -34,7 +35,8 @@ func TestArgs(t *testing.T) {
 		-device virtio-serial-pci,addr=0x4,disable-legacy=on,max_ports=2
 		-device virtserialport,nr=1,chardev=agent,name=stile.agent
 		-device virtio-9p-pci,addr=0x5,disable-legacy=on,fsdev=host,mount_tag=host
-		-device virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=hosttmp,mount_tag=hosttmp`)
+		-device virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=hosttmp,mount_tag=hosttmp
+		-device virtio-9p-pci,addr=0x7,disable-legacy=on,fsdev=hostrw,mount_tag=hostrw`)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}

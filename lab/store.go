@@ -19,6 +19,8 @@ const (
 	// tempPrefix starts the name of a folder that is being built or removed.
 	tempPrefix = "tmp-"
 	lockName   = "lock"
+	// emptyName is an empty folder, for a share that has nothing behind it.
+	emptyName = "empty"
 	// keepStates is how many states are left after one was built; a state has 100 to 250 MB.
 	keepStates = 12
 )
@@ -27,6 +29,7 @@ const (
 //
 //	lock        held while a state is built or removed
 //	<key>/      one state: ram.img, state, state.json
+//	empty/      nothing
 //	tmp-*/      a state being built, or removed: stale when nobody holds the lock
 //
 // A state appears by rename, whole, and is not changed afterwards. Any number of
@@ -35,7 +38,7 @@ type Store struct{ dir string }
 
 // OpenStore opens the store in dir, and makes the folder when it is not there.
 func OpenStore(dir string) (*Store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, emptyName), 0o700); err != nil {
 		return nil, fmt.Errorf("open the lab's cache: %w: name another folder in XDG_CACHE_HOME", err)
 	}
 	return &Store{dir: dir}, nil
@@ -54,6 +57,9 @@ type State struct {
 	Meta   Meta   `json:"meta"`
 }
 
+// empty returns the path of the empty folder.
+func (s *Store) empty() string { return filepath.Join(s.dir, emptyName) }
+
 // List returns the states, the most recently used first.
 func (s *Store) List() ([]State, error) {
 	entries, err := os.ReadDir(s.dir)
@@ -62,7 +68,7 @@ func (s *Store) List() ([]State, error) {
 	}
 	var states []State
 	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), tempPrefix) {
+		if !e.IsDir() || e.Name() == emptyName || strings.HasPrefix(e.Name(), tempPrefix) {
 			continue
 		}
 		if state, err := s.describe(e.Name()); err == nil {

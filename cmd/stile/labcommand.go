@@ -65,6 +65,7 @@ func (f *labFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.spec.Modules, "modules", "", "the lib/modules/RELEASE folder of a kernel given by its path")
 	fs.IntVar(&f.spec.CPUs, "cpus", 0, "processors; one is fastest under emulation (default 1)")
 	fs.Var(&f.mem, "memory", "memory, such as 2G (default 2G)")
+	fs.StringArrayVar(&f.spec.Writable, "writable", nil, "a file or folder that the nested host may change (default: it sees all copy on write); repeatable")
 	fs.StringVar(&f.log, "console-log", "", "write the nested host's console to this file")
 }
 

@@ -134,6 +134,8 @@ func mountSource(m *agentproto.Mount, target string, readOnly bool) error {
 		return missing("tmpfs", unix.Mount("tmpfs", target, "tmpfs", flags, m.Options))
 	case agentproto.MountBlock:
 		return mountBlock(m, target, flags)
+	case agentproto.MountBind:
+		return unix.Mount(m.Source, target, "", unix.MS_BIND, "")
 	}
 	return fmt.Errorf("unknown kind of mount %q", m.Kind)
 }
@@ -188,10 +190,28 @@ func makeTarget(m *agentproto.Mount, target string) error {
 	if _, err := os.Stat(target); err == nil {
 		return nil
 	}
-	if err := os.MkdirAll(target, 0o755); err != nil {
-		return fmt.Errorf("%w (a mount in a read-only root needs an existing folder)", err)
+	dir := target
+	file := isFile(m)
+	if file {
+		dir = filepath.Dir(target)
+	}
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil && file {
+		err = os.WriteFile(target, nil, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("%w (a mount in a read-only root needs an existing place)", err)
 	}
 	return nil
+}
+
+// isFile reports whether m shows a file, not a folder.
+func isFile(m *agentproto.Mount) bool {
+	if m.Kind != agentproto.MountBind {
+		return false
+	}
+	info, err := os.Stat(m.Source)
+	return err == nil && !info.IsDir()
 }
 
 // Preload is a folder in the initramfs whose files stay reachable, at Preloaded, when the

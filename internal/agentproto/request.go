@@ -97,6 +97,8 @@ const (
 	MountFS MountKind = "virtiofs"
 	// MountBlock is a block device, Source its path ("/dev/vda"), FSType its file system.
 	MountBlock MountKind = "block"
+	// MountBind shows what is at the path Source, in the new root, at Target too.
+	MountBind MountKind = "bind"
 	// MountTmpfs is an empty file system in memory.
 	MountTmpfs MountKind = "tmpfs"
 )
@@ -140,7 +142,7 @@ func (s *Setup) validate() error {
 func (m *Mount) check(what string) error {
 	switch m.Kind {
 	case MountNone, MountTmpfs:
-	case Mount9P, MountFS, MountBlock:
+	case Mount9P, MountFS, MountBlock, MountBind:
 		if m.Source == "" {
 			return fmt.Errorf("%s of kind %s has no source", what, m.Kind)
 		}

@@ -28,6 +28,8 @@ type LabSpec struct {
 	Mem uint64
 	// Current builds the state anew if another stile has made it.
 	Current bool
+	// Writable are files and folders of this host that the nested one may change; see lab.Config.
+	Writable []string
 	// Console gets a copy of its kernel's console.
 	Console io.Writer
 }
@@ -54,7 +56,7 @@ func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint6
 	}
 	host, err := lab.Resume(ctx, &lab.Config{
 		Dir: cache.Dir(), Image: image, Topology: topology, GuestMem: int64(guestMem), Mem: int64(l.Mem), CPUs: l.CPUs, Current: l.Current,
-		Progress: progress, Console: l.Console,
+		Writable: l.Writable, Progress: progress, Console: l.Console,
 	})
 	if err != nil {
 		return nil, err
