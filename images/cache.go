@@ -41,6 +41,7 @@ const (
 	KindTree      Kind = "kernels"   // folders: a kernel with its modules, from a package or built here
 	KindSource    Kind = "source"    // kernel sources, packed
 	KindModule    Kind = "module"    // stile's own kernel module, built for a kernel
+	KindModules   Kind = "modules"   // folders: a kernel's modules as modprobe wants them
 	KindPackage   Kind = "package"   // which package a kernel's version stood for when it was last asked
 	KindLog       Kind = "log"       // logs of builds that failed
 )
@@ -48,7 +49,7 @@ const (
 func kinds() []Kind {
 	return []Kind{
 		KindKernel, KindUnpacked, KindAgent, KindInitramfs, KindUserland, KindHash,
-		KindTree, KindSource, KindModule, KindPackage, KindLog,
+		KindTree, KindSource, KindModule, KindModules, KindPackage, KindLog,
 	}
 }
 

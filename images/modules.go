@@ -30,14 +30,15 @@ const moduleSuffix = ".ko"
 // GuestPath returns where the module goes in an initramfs.
 func (m Module) GuestPath() string { return "/lib/modules/" + m.Name + moduleSuffix }
 
-// GuestModules returns what stile's guests may need as modules: the channel, the shares, the
-// devices of virtio. A kernel has some of them built in.
-func GuestModules() []string {
-	return []string{"virtio_pci", "virtio_console", "virtio_rng", "9pnet_virtio", "9p", "overlay", "virtio_blk", "virtio_net"}
+// GuestModules returns what stile's guests must have, built in or as a module, the channel and the shares, and
+// what they may have: drivers of other virtio devices.
+func GuestModules() (must, may []string) {
+	return []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"},
+		[]string{"virtio_rng", "virtio_blk", "virtio_net", "virtio_balloon", "vmw_vsock_virtio_transport"}
 }
 
-// LabModules returns what a nested host must have beside GuestModules' share of it, built in or as a module, and what it
-// may have: KVM for the processor that the lab emulates, and for passthrough VFIO and the drivers of the lab's devices.
+// LabModules returns what a nested host must have built in or as a module, and what it may have: the
+// channel and the shares, KVM for the processor that the lab emulates, and for passthrough VFIO and the drivers of the lab's devices.
 func LabModules(passthrough bool) (must, may []string) {
 	must = []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm_amd"}
 	if !passthrough {

@@ -13,8 +13,8 @@ import (
 	"github.com/stile-vmm/stile/internal/testenv"
 )
 
-// TestDebianKernel boots Debian's stock kernel, an xz bzImage whose virtio, 9p and overlay
-// are modules, with a view of the host's root.
+// TestDebianKernel boots Debian's stock kernel by its version, an xz bzImage whose virtio, 9p and overlay
+// are modules, with a view of the host's root, and loads another of its modules.
 func TestDebianKernel(t *testing.T) {
 	needGuests(t)
 	cache, err := images.Open("")
@@ -25,7 +25,11 @@ func TestDebianKernel(t *testing.T) {
 	if err != nil {
 		testenv.Missing(t, "apt", err.Error())
 	}
-	run := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--power-off", "-k", kernel.Image, "--", "sh", "-c", "uname -r; exit 4")
+	if _, err := exec.LookPath("depmod"); err != nil {
+		testenv.Missing(t, "kmod", err.Error())
+	}
+	run := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--power-off", "-k", "debian:6.1", "--",
+		"sh", "-c", "uname -r; modprobe dummy && grep -q ^dummy /proc/modules && exit 4")
 	run.Stderr = os.Stderr
 	kill := time.AfterFunc(processLimit, func() { run.Process.Kill() })
 	defer kill.Stop()

@@ -75,9 +75,9 @@ func newRunCommand() *cobra.Command {
 	fs.SetInterspersed(false) // the command's own flags are not ours
 	fs.SetNormalizeFunc(normalizeFlag)
 	fs.SortFlags = false
-	fs.StringVarP(&f.spec.Kernel, "kernel", "k", "", "kernel to boot: a bzImage or an ELF vmlinux (default: stile's own)")
+	fs.StringVarP(&f.spec.Kernel, "kernel", "k", "", "kernel: a bzImage or vmlinux, a folder where one was built, a packaged version such as 6.12, or host (default: stile's own)")
 	fs.StringArrayVarP(&f.spec.Initramfs, "initramfs", "i", nil, "initramfs (cpio) to unpack in the guest; repeatable")
-	fs.StringVar(&f.spec.Modules, "modules", "", "the kernel's lib/modules/RELEASE folder, where virtio and 9p are modules")
+	fs.StringVar(&f.spec.Modules, "modules", "", "the kernel's lib/modules/RELEASE folder (default: the one that belongs to it)")
 	fs.StringArrayVarP(&f.spec.Append, "append", "a", nil, "words to add to the kernel's command line; repeatable")
 	fs.IntVarP(&f.spec.CPUs, "cpus", "c", 1, "number of CPUs")
 	fs.VarP(&f.memory, "memory", "m", "guest RAM, such as 512M or 2G")

@@ -33,9 +33,9 @@ type Guest struct {
 	keeps   bool // whether the guest has to power off at its end
 }
 
-// Machine returns the VM that boots s: images are found, built or downloaded as needed.
+// machine returns the VM that boots s: images are found, built or downloaded as needed.
 // console receives the kernel's console.
-func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error) {
+func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images, error) {
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
@@ -43,7 +43,7 @@ func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error)
 	}
 	made, err := findImages(ctx, s)
 	if err != nil {
-		return cfg, err
+		return cfg, made, err
 	}
 	cfg.Kernel = made.Kernel
 	// The agent's archive comes last, so that its /init is the one that stays.
@@ -54,7 +54,8 @@ func Machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, error)
 	case s.rootIsFolder():
 		cfg.Shares = []vmm.Share{{Tag: rootTag, Path: s.Root, ReadOnly: true}}
 	}
-	return cfg, nil
+	made.shareModules(s, &cfg)
+	return cfg, made, nil
 }
 
 // Boot boots s and returns when its agent is ready for commands. console also receives
@@ -66,7 +67,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	if g.claim, err = CheckDevices(s); err != nil {
 		return nil, err
 	}
-	cfg, err := Machine(ctx, s, g.log)
+	cfg, made, err := machine(ctx, s, g.log)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
 	}()
-	if err := g.connect(ctx, s); err != nil {
+	if err := g.connect(ctx, s, made); err != nil {
 		g.stop()
 		return nil, &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.log.lines(tailLines)}
 	}
@@ -113,7 +114,7 @@ func KernelLog(err error) []byte {
 	return nil
 }
 
-func (g *Guest) connect(ctx context.Context, s Spec) error {
+func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
 	defer cancel()
 	// A VM that ends must end the wait for its agent.
@@ -129,7 +130,7 @@ func (g *Guest) connect(ctx context.Context, s Spec) error {
 	var err error
 	if g.session, err = session.Dial(ctx, g.vm.Agent()); err == nil {
 		g.mark("agent")
-		err = g.session.Setup(ctx, setup(s))
+		err = g.session.Setup(ctx, setup(s, made))
 	}
 	if err == nil {
 		g.mark("ready")
@@ -159,11 +160,12 @@ func (g *Guest) died(err error) error {
 	}
 }
 
-func setup(s Spec) *agentproto.Setup {
+func setup(s Spec, made Images) *agentproto.Setup {
 	out := &agentproto.Setup{Hostname: "stile", UnixNano: time.Now().UnixNano(), Env: environment(s)}
 	if s.Root == RootHost || s.rootIsFolder() {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
+	made.mountModules(s, out)
 	return out
 }
 

@@ -4,10 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/distro"
+	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 // envImages carries Images, as JSON, to a process in the nested host.
@@ -17,6 +23,8 @@ const envImages = "STILE_IMAGES"
 type Images struct {
 	Kernel    string `json:"kernel"`
 	Initramfs string `json:"initramfs"`
+	// Modules is a lib/modules/RELEASE folder of this host that the guest is to see, "" for none.
+	Modules string `json:"modules,omitempty"`
 }
 
 // findImages makes the images of s, or takes those that were made outside the nested host.
@@ -32,26 +40,37 @@ func findImages(ctx context.Context, s Spec) (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	return makeImages(ctx, cache, s)
+	return makeImages(ctx, cache, s, nil)
 }
 
-func makeImages(ctx context.Context, cache *images.Cache, s Spec) (Images, error) {
-	path := s.Kernel
-	if path == "" {
-		var err error
-		if path, err = cache.DefaultKernel(ctx); err != nil {
-			return Images{}, err
-		}
-	}
-	kernel, err := cache.Unpacked(ctx, path, images.Unpack{Child: true})
+// makeImages makes the images of s. progress, if not nil, gets a line when a kernel has to be fetched.
+func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Writer) (Images, error) {
+	kernel, err := s.findKernel(ctx, cache, progress)
 	if err != nil {
 		return Images{}, err
 	}
-	initramfs, err := makeInitramfs(ctx, cache, s)
-	return Images{kernel, initramfs}, err
+	made := Images{Modules: kernel.Modules}
+	if made.Modules != "" {
+		if made.Modules, err = cache.IndexedModules(ctx, kernel.Modules, release(kernel)); err != nil {
+			return Images{}, err
+		}
+	}
+	if made.Kernel, err = cache.Unpacked(ctx, kernel.Image, images.Unpack{Child: true}); err != nil {
+		return Images{}, err
+	}
+	made.Initramfs, err = makeInitramfs(ctx, cache, s, made.Modules)
+	return made, err
 }
 
-func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec) (string, error) {
+// release is the name that modprobe looks for modules by.
+func release(k *distro.Kernel) string {
+	if k.Release != "" {
+		return k.Release
+	}
+	return filepath.Base(k.Modules)
+}
+
+func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec, modules string) (string, error) {
 	a, err := cache.Agent(ctx, images.AgentOptions{Self: true})
 	if err != nil {
 		return "", err
@@ -62,22 +81,39 @@ func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec) (string, er
 			return "", err
 		}
 	}
-	if dir := s.modules(); dir != "" {
+	if modules != "" {
 		var lacking []string
-		if contents.Modules, lacking, err = images.ModuleClosure(dir, images.GuestModules()); err != nil {
+		must, may := images.GuestModules()
+		if contents.Modules, lacking, err = images.ModuleClosure(modules, must, may...); err != nil {
 			return "", err
 		}
 		if len(lacking) > 0 {
-			return "", fmt.Errorf("modules in %s: the kernel has no %s, neither built in nor as a module", dir, strings.Join(lacking, ", "))
+			return "", fmt.Errorf("modules in %s: the kernel has no %s, neither built in nor as a module", modules, strings.Join(lacking, ", "))
 		}
 	}
 	return cache.Initramfs(ctx, contents)
 }
 
-// modules returns the folder of the kernel's modules, "" if there is none or none is needed.
-func (s Spec) modules() string {
-	if s.Modules != "" || s.Kernel == "" {
-		return s.Modules
+// modulesTag is the 9P tag of a kernel's modules, in guests that do not see the host's root.
+const modulesTag = "stile.modules"
+
+// mountModules has the guest see the modules at /lib/modules/RELEASE.
+func (m Images) mountModules(s Spec, setup *agentproto.Setup) {
+	switch {
+	case m.Modules == "":
+	case s.Root == RootHost:
+		setup.Modules = m.Modules
+	default:
+		target := path.Join("/lib/modules", filepath.Base(m.Modules))
+		setup.Mounts = append(setup.Mounts, agentproto.Mount{
+			Kind: agentproto.Mount9P, Source: modulesTag, Target: target, ReadOnly: true,
+		})
 	}
-	return images.ModulesFor(s.Kernel)
+}
+
+// shareModules is mountModules' other end.
+func (m Images) shareModules(s Spec, cfg *vmm.Config) {
+	if m.Modules != "" && s.Root != RootHost {
+		cfg.Shares = append(cfg.Shares, vmm.Share{Tag: modulesTag, Path: m.Modules, ReadOnly: true})
+	}
 }

@@ -30,7 +30,7 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 	if err != nil {
 		return nil, err
 	}
-	made, err := makeImages(ctx, cache, s)
+	made, err := makeImages(ctx, cache, s, progress)
 	if err != nil {
 		return nil, err
 	}

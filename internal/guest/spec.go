@@ -38,7 +38,7 @@ const (
 // Spec says which guest to boot. It is a plain value that can be sent to another
 // process.
 type Spec struct {
-	Kernel      string        `json:"kernel,omitempty"`    // path; "" is the default kernel
+	Kernel      string        `json:"kernel,omitempty"`    // path, packaged version, KernelHost; "" is the default kernel
 	Modules     string        `json:"modules,omitempty"`   // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
 	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
 	Append      []string      `json:"append,omitempty"`    // words for the kernel's command line
@@ -62,6 +62,9 @@ func (s Spec) keeps() bool { return s.PowerOff || len(s.Devices) > 0 }
 
 // withDefaults fills in what is not set.
 func (s Spec) withDefaults() Spec {
+	if s.Kernel == KernelDefault {
+		s.Kernel = ""
+	}
 	if s.CPUs == 0 {
 		s.CPUs = 1
 	}
@@ -85,10 +88,9 @@ func (s Spec) Validate() error {
 	if s.BootTimeout < 0 {
 		faults = append(faults, fmt.Errorf("boot timeout of %v is negative", s.BootTimeout))
 	}
-	for _, path := range append([]string{s.Kernel}, s.Initramfs...) {
-		if path != "" {
-			faults = append(faults, readable(path))
-		}
+	faults = append(faults, s.validateKernel())
+	for _, path := range s.Initramfs {
+		faults = append(faults, readable(path))
 	}
 	if s.rootIsFolder() {
 		faults = append(faults, folder(s.Root))
@@ -130,7 +132,10 @@ func (s Spec) Absolute() (Spec, error) {
 		path, err = filepath.Abs(path)
 		return path
 	}
-	s.Kernel, s.Modules = abs(s.Kernel), abs(s.Modules)
+	if s.kernelIsPath() {
+		s.Kernel = abs(s.Kernel)
+	}
+	s.Modules = abs(s.Modules)
 	initramfs := make([]string, len(s.Initramfs))
 	for i, path := range s.Initramfs {
 		initramfs[i] = abs(path)

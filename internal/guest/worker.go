@@ -52,7 +52,7 @@ func worker(text string) int {
 func runWorker(s Spec) (vmm.Result, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	cfg, err := Machine(ctx, s, os.Stderr)
+	cfg, _, err := machine(ctx, s, os.Stderr)
 	if err != nil {
 		return vmm.Result{}, err
 	}
@@ -96,18 +96,18 @@ func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
 		toHost.CloseWithError(errors.Join(err, io.EOF))
 		fromHost.CloseWithError(io.ErrClosedPipe)
 	}()
-	if err := g.connect(ctx, s, duplex{fromWorker, toWorker}); err != nil {
+	if err := g.connect(ctx, s, h.images, duplex{fromWorker, toWorker}); err != nil {
 		return nil, &bootError{err, g.KernelLog()}
 	}
 	return g, nil
 }
 
-func (g *LabGuest) connect(ctx context.Context, s Spec, conn io.ReadWriteCloser) error {
+func (g *LabGuest) connect(ctx context.Context, s Spec, made Images, conn io.ReadWriteCloser) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
 	defer cancel()
 	var err error
 	if g.session, err = session.Dial(ctx, conn); err == nil {
-		err = g.session.Setup(ctx, setup(s))
+		err = g.session.Setup(ctx, setup(s, made))
 	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)

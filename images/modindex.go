@@ -1,0 +1,138 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// moduleIndex is what depmod writes and modprobe reads.
+const moduleIndex = "modules.dep.bin"
+
+// moduleLists are files beside the modules that depmod reads.
+func moduleLists() []string {
+	return []string{"modules.order", "modules.builtin", "modules.builtin.modinfo"}
+}
+
+// IndexedModules returns a lib/modules/RELEASE folder with dir's modules in which modprobe finds them: dir itself
+// where depmod has run, else a copy in the cache, of hard links where the file system allows. dir is such a folder, or that of a
+// kernel build, whose modules lie among its sources. Where there is no depmod, the copy has no index: insmod works
+// with it, modprobe doesn't.
+func (c *Cache) IndexedModules(ctx context.Context, dir, release string) (string, error) {
+	if _, err := os.Stat(filepath.Join(dir, moduleIndex)); err == nil {
+		return dir, nil
+	}
+	files, err := moduleFiles(dir)
+	if err != nil {
+		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
+	}
+	depmod, _ := exec.LookPath("depmod")
+	key, err := modulesKey(dir, release, depmod, files)
+	if err != nil {
+		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
+	}
+	top, err := c.Folder(ctx, KindModules, key, func(top string) error {
+		return indexModules(ctx, top, dir, release, depmod, files)
+	})
+	if err != nil {
+		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
+	}
+	return filepath.Join(top, "lib", "modules", release), nil
+}
+
+// moduleFiles returns the modules below dir, by their paths in it.
+func moduleFiles(dir string) ([]string, error) {
+	if order, err := os.ReadFile(filepath.Join(dir, "modules.order")); err == nil && isBuildTree(dir) {
+		var files []string
+		for line := range strings.Lines(string(order)) {
+			// Until 6.2 lines named modules, and since then their objects.
+			name := strings.TrimSpace(line)
+			files = append(files, strings.TrimSuffix(strings.TrimSuffix(name, ".o"), moduleSuffix)+moduleSuffix)
+		}
+		return files, nil
+	}
+	var files []string
+	err := filepath.WalkDir(filepath.Join(dir, "kernel"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			files = append(files, strings.TrimPrefix(path, dir+"/"))
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	return files, err
+}
+
+// isBuildTree tells a kernel's build folder from one of installed modules.
+func isBuildTree(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "include", "config", "kernel.release"))
+	return err == nil
+}
+
+// modulesKey changes whenever a module does.
+func modulesKey(dir, release, depmod string, files []string) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s\n%s\n%t\n", dir, release, depmod != "")
+	for _, name := range files {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			return "", fmt.Errorf("%w; was the build finished?", err)
+		}
+		fmt.Fprintf(sum, "%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+func indexModules(ctx context.Context, top, dir, release, depmod string, files []string) error {
+	out := filepath.Join(top, "lib", "modules", release)
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	for _, name := range slices.Concat(files, moduleLists()) {
+		target := filepath.Join(out, name)
+		if isBuildTree(dir) && strings.HasSuffix(name, moduleSuffix) {
+			target = filepath.Join(out, "kernel", name)
+		}
+		err := linkOrCopy(filepath.Join(dir, name), target)
+		if err != nil && !(errors.Is(err, fs.ErrNotExist) && slices.Contains(moduleLists(), name)) {
+			return err
+		}
+	}
+	if depmod == "" {
+		return nil
+	}
+	if text, err := exec.CommandContext(ctx, depmod, "-b", top, release).CombinedOutput(); err != nil {
+		return fmt.Errorf("depmod: %w: %s", err, strings.TrimSpace(string(text)))
+	}
+	return nil
+}
+
+func linkOrCopy(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

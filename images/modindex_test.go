@@ -1,0 +1,88 @@
+package images
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestIndexedModules has modules as a package holds them, where a kernel was built, and where depmod has run.
+func TestIndexedModules(t *testing.T) {
+	const release = "6.1.0-test"
+	installed := t.TempDir()
+	writeFile(t, filepath.Join(installed, "kernel/net/a.ko"), []byte("a"))
+	writeFile(t, filepath.Join(installed, "modules.builtin"), []byte("kernel/fs/b.ko\n"))
+	built := t.TempDir()
+	writeFile(t, filepath.Join(built, "include/config/kernel.release"), []byte(release+"\n"))
+	writeFile(t, filepath.Join(built, "modules.order"), []byte("net/a.o\nfs/c.ko\n"))
+	writeFile(t, filepath.Join(built, "net/a.ko"), []byte("a"))
+	writeFile(t, filepath.Join(built, "fs/c.ko"), []byte("c"))
+	writeFile(t, filepath.Join(built, "fs/left-over.ko"), []byte("not of this build"))
+	indexed := t.TempDir()
+	writeFile(t, filepath.Join(indexed, moduleIndex), []byte("depmod was here"))
+
+	t.Setenv("PATH", t.TempDir()) // no depmod: these are no modules
+	c, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := func(dir string) string {
+		t.Helper()
+		got, err := c.IndexedModules(t.Context(), dir, release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	if got := index(indexed); got != indexed {
+		t.Errorf("modules with an index are taken from %s", got)
+	}
+	for _, tree := range []struct {
+		dir   string
+		files []string
+	}{
+		{installed, []string{"kernel/net/a.ko", "modules.builtin"}},
+		{built, []string{"kernel/net/a.ko", "kernel/fs/c.ko", "modules.order"}},
+	} {
+		got := index(tree.dir)
+		if filepath.Base(got) != release {
+			t.Errorf("the folder is %s: modprobe looks for %s", got, release)
+		}
+		for _, name := range tree.files {
+			if _, err := os.Stat(filepath.Join(got, name)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	first := index(built)
+	if _, err := os.Stat(filepath.Join(first, "kernel/fs/left-over.ko")); err == nil {
+		t.Error("a module that the build did not make is there")
+	}
+	if again := index(built); again != first {
+		t.Errorf("the same modules are in %s and %s", first, again)
+	}
+	writeFile(t, filepath.Join(built, "net/a.ko"), []byte("built anew"))
+	if again := index(built); again == first {
+		t.Error("modules that were built anew are not taken")
+	}
+	if err := os.Remove(filepath.Join(built, "net/a.ko")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.IndexedModules(t.Context(), built, release); err == nil {
+		t.Error("a build that lacks a module is taken")
+	}
+}
+
+// TestModulesKey sees that installing depmod makes an index.
+func TestModulesKey(t *testing.T) {
+	without, err := modulesKey("/dir", "r", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	depmod, _ := exec.LookPath("true")
+	with, err := modulesKey("/dir", "r", depmod, nil)
+	if err != nil || with == without {
+		t.Errorf("the key is %s with and without depmod, %v", with, err)
+	}
+}
