@@ -128,9 +128,10 @@ func groupReason(c call, errno unix.Errno) string {
 			return "no VFIO driver has a device of that name in the group: it is bound to another driver, " +
 				"or wrapped as a mediated device, whose UUID is its name then"
 		case unix.EINVAL:
-			return "the group has no IOMMU, or the VF token is wrong for the device"
+			return "the group has no IOMMU, or a VF token was given for what needs none: neither a PF nor a VF of one with a VFIO driver"
 		case unix.EACCES:
-			return "a VF whose PF has a VFIO driver too, and such a PF, need the VF token they share"
+			return "a VF whose PF has a VFIO driver too, and such a PF while its VFs are in use, need the VF token that they share: " +
+				"any UUID, which the PF's user chooses (--device ADDRESS,token=UUID)"
 		case unix.EPERM:
 			return "a driver of the host has the DMA of another member of the group, or interrupts cannot be isolated " +
 				"(told so late where iommufd stands in for containers)"
@@ -157,7 +158,7 @@ func iommufdReason(c call, errno unix.Errno) string {
 			return "another process's iommufd, or a driver of the host, has the DMA of a member of the group; or the host cannot isolate " +
 				"interrupts: iommufd.allow_unsafe_interrupts=1 goes without, and lets the guest raise any interrupt of the host"
 		case unix.EACCES:
-			return "the device needs a VF token, which only groups take here: use groups"
+			return "the device needs the VF token that it shares with its PF or its VFs (--device ADDRESS,token=UUID), with groups"
 		case unix.ENODEV:
 			return "the device is in no IOMMU group, or lost its driver: switch the IOMMU on, bind the device again"
 		}

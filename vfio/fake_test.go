@@ -62,6 +62,9 @@ type fakeDevice struct {
 	masked  bool
 	unmask  int
 	resets  int
+	sriov   bool        // a physical function
+	pf      *fakeDevice // of a virtual one, where that has a VFIO driver
+	token   string      // of a physical one
 }
 
 const fakeRegionShift = 40
@@ -356,10 +359,13 @@ func (f *fakeFile) deviceFD(name string) (int, error) {
 	if f.container == nil || !f.container.typed {
 		return -1, unix.EINVAL
 	}
-	name, _, _ = strings.Cut(name, " vf_token=")
+	name, token, _ := strings.Cut(name, " vf_token=")
 	d := f.kernel.find(func(d *fakeDevice) bool { return d.node.Name == name && d.node.Group == f.group })
 	if d == nil {
 		return -1, unix.ENODEV
+	}
+	if err := f.kernel.checkToken(d, token); err != nil {
+		return -1, err
 	}
 	o := f.kernel.insert(&fakeFile{kernel: f.kernel, path: "device " + name, device: d, group: f.group, attached: true})
 	return o.fd, nil

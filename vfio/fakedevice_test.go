@@ -54,6 +54,27 @@ func (f *fakeFile) deviceCall(c call, arg []byte) (int, error) {
 	return 0, nil
 }
 
+// checkToken does what vfio_pci_validate_vf_token does.
+func (k *fakeKernel) checkToken(d *fakeDevice, token string) error {
+	switch {
+	case d.pf != nil && d.pf.token != token:
+		return unix.EACCES
+	case d.pf != nil:
+		return nil
+	case !d.sriov && token != "":
+		return unix.EINVAL
+	}
+	for _, f := range k.files {
+		if f.device != nil && f.device.pf == d && token != d.token {
+			return unix.EACCES // VFs are in use
+		}
+	}
+	if token != "" {
+		d.token = token
+	}
+	return nil
+}
+
 func (d *fakeDevice) regionInfo(arg []byte) error {
 	info := d.regions[binary.NativeEndian.Uint32(arg[8:])]
 	if info == nil {

@@ -17,7 +17,7 @@ type Node struct {
 	Group   int    // number of its IOMMU group, -1 if it is in none
 	Cdev    string // its character device, "" if it has none
 	NoIOMMU bool   // the group stands for no IOMMU at all: nothing is translated
-	Token   string // UUID that a VF needs whose PF has a VFIO driver too, or ""
+	Token   string // UUID that a VF needs whose PF has a VFIO driver too, and that such a PF is given, or ""
 }
 
 // groupPath returns the file of the node's group.
@@ -45,6 +45,7 @@ func (n Node) needCdev() error {
 	case n.Cdev == "":
 		return feature.Missing("character device of "+n.Name, "it comes with CONFIG_VFIO_DEVICE_CDEV, Linux 6.6; use groups")
 	case n.Token != "":
+		// BIND_IOMMUFD takes one from Linux 6.17 on, and one that is not null from 6.19; before, it asks for none.
 		return feature.Missing("VF token of "+n.Name+" with iommufd", "use groups")
 	}
 	return nil
@@ -88,7 +89,7 @@ func locate(root, device string) (string, error) {
 		dir = filepath.Join(root, "bus/pci/devices", name)
 	case isMatch(`^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`, name):
 		dir = filepath.Join(root, "bus/pci/devices", "0000:"+name)
-	case isMatch(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`, name):
+	case isUUID(name):
 		dir = filepath.Join(root, "bus/mdev/devices", name)
 	default:
 		return "", fmt.Errorf("device %q is neither a PCI address (0000:01:00.0) nor a UUID nor a path to one", device)
@@ -98,6 +99,16 @@ func locate(root, device string) (string, error) {
 	}
 	return dir, nil
 }
+
+// CheckToken returns an error unless text can be a Node's Token.
+func CheckToken(text string) error {
+	if !isUUID(text) {
+		return fmt.Errorf("VF token %q is no UUID, such as uuidgen makes", text)
+	}
+	return nil
+}
+
+func isUUID(s string) bool { return isMatch(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`, s) }
 
 func isMatch(pattern, s string) bool {
 	ok, err := regexp.MatchString(pattern, strings.ToLower(s))

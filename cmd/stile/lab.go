@@ -115,6 +115,7 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	add("--device", spec.Devices...)
 	add("--vfio", spec.VFIO)
 	add("--on-unplug", spec.OnUnplug)
+	add("--on-device-error", spec.OnDeviceError)
 	if f.tty {
 		args = append(args, "--tty")
 	}

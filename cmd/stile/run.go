@@ -94,6 +94,7 @@ func newRunCommand() *cobra.Command {
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS, or ADDRESS,bind to bind it for the run; repeatable")
 	fs.StringVar(&f.spec.VFIO, "vfio", "", "VFIO's interface to use: legacy (groups) or iommufd (default: what there is)")
 	fs.StringVar(&f.spec.OnUnplug, "on-unplug", string(vmm.Stop), "when the host wants a device back: stop the VM, or warn")
+	fs.StringVar(&f.spec.OnDeviceError, "on-device-error", string(vmm.Stop), "when a device reports an error that its hardware could not correct: stop the VM, or warn")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be done with the devices, and change nothing")
 	fs.StringVar(&f.on, "on", "auto", "where to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
 	fs.StringVar(&f.lab.Topology, "topology", "", "the lab's devices: a topology's name or file, see stile lab (default: none; all with --device)")

@@ -15,11 +15,12 @@ import (
 
 // DeviceRequest is a device that a user wants passed through.
 type DeviceRequest struct {
-	Name string // PCI address with or without domain, UUID, or path in sysfs
-	Bind bool   // give it to vfio-pci for the run, and back afterwards
+	Name  string // PCI address with or without domain, UUID, or path in sysfs
+	Bind  bool   // give it to vfio-pci for the run, and back afterwards
+	Token string // UUID that a physical function with VFIO and its virtual functions share, or ""
 }
 
-// ParseDevice parses NAME[,bind].
+// ParseDevice parses NAME[,bind][,token=UUID].
 func ParseDevice(text string) (DeviceRequest, error) {
 	name, options, _ := strings.Cut(strings.TrimPrefix(text, "path="), ",")
 	r := DeviceRequest{Name: name}
@@ -27,12 +28,18 @@ func ParseDevice(text string) (DeviceRequest, error) {
 		return r, fmt.Errorf("--device %q: must be ADDRESS or ADDRESS,bind, such as 0000:01:00.0", text)
 	}
 	for option := range strings.SplitSeq(options, ",") {
-		switch option {
+		key, value, _ := strings.Cut(option, "=")
+		switch key {
 		case "":
 		case "bind":
 			r.Bind = true
+		case "token":
+			if err := vfio.CheckToken(value); err != nil {
+				return r, fmt.Errorf("--device %q: %w", text, err)
+			}
+			r.Token = value
 		default:
-			return r, fmt.Errorf("--device %q: option %q is unknown; there is bind", text, option)
+			return r, fmt.Errorf("--device %q: option %q is unknown; there are bind and token=UUID", text, option)
 		}
 	}
 	return r, nil
@@ -49,10 +56,15 @@ func (s Spec) validateDevices() []error {
 		_, err := vfio.ParseBackend(s.VFIO)
 		faults = append(faults, err)
 	}
-	if p := vmm.Policy(s.OnUnplug); p != "" && p != vmm.Stop && p != vmm.Warn {
-		faults = append(faults, fmt.Errorf("--on-unplug %q: must be %s or %s", p, vmm.Stop, vmm.Warn))
+	return append(faults, checkPolicy("--on-unplug", s.OnUnplug), checkPolicy("--on-device-error", s.OnDeviceError))
+}
+
+func checkPolicy(flag, text string) error {
+	switch vmm.Policy(text) {
+	case "", vmm.Stop, vmm.Warn:
+		return nil
 	}
-	return faults
+	return fmt.Errorf("%s %q: must be %s or %s", flag, text, vmm.Stop, vmm.Warn)
 }
 
 // Claim is the host's devices of a run, with what was bound for it.
@@ -92,11 +104,12 @@ func (c *Claim) Take() error {
 			}
 		}
 	}
-	for _, name := range c.wanted.names {
-		n, err := lookup(c.sysfs, name)
+	for _, d := range c.wanted.devices {
+		n, err := lookup(c.sysfs, d.name)
 		if err != nil {
 			return errors.Join(err, c.Release())
 		}
+		n.Token = d.token
 		c.nodes = append(c.nodes, n)
 	}
 	return nil
@@ -114,8 +127,13 @@ func lookup(sysfs, name string) (vfio.Node, error) {
 
 // wanted is what a Spec asks for, resolved.
 type wanted struct {
-	names []string // as the kernel has them
-	bind  []hostpci.BDF
+	devices []wantedDevice
+	bind    []hostpci.BDF
+}
+
+type wantedDevice struct {
+	name  string // as the kernel has it
+	token string
 }
 
 // resolve finds out what the claim's Spec asks for, and reports all that speaks against it.
@@ -149,7 +167,7 @@ func (c *Claim) resolve() (wanted, error) {
 // want resolves one device, and notes its group.
 func (c *Claim) want(s *hostpci.Snapshot, w *wanted, r DeviceRequest, groups map[int]string) error {
 	if m := s.MediatedDevice(strings.ToLower(r.Name)); m != nil {
-		w.names = append(w.names, m.UUID)
+		w.devices = append(w.devices, wantedDevice{m.UUID, r.Token})
 		if m.Group != nil {
 			groups[*m.Group] = m.UUID
 		}
@@ -174,7 +192,7 @@ func (c *Claim) want(s *hostpci.Snapshot, w *wanted, r DeviceRequest, groups map
 		return fmt.Errorf("device %v has no VFIO driver but %s: write --device %v,bind to bind it for the run, or use stile bind %v",
 			b, driverName(f.Driver), b, b)
 	}
-	w.names = append(w.names, b.String())
+	w.devices = append(w.devices, wantedDevice{b.String(), r.Token})
 	groups[*f.Group] = b.String()
 	return nil
 }
@@ -246,7 +264,8 @@ func (c *Claim) describe(n vfio.Node) string {
 func (c *Claim) Apply(cfg *vmm.Config) {
 	cfg.Devices, cfg.VFIO = c.nodes, vfio.Backend(c.spec.VFIO)
 	cfg.DescribeDevice = c.describe
-	cfg.OnUnplug, cfg.Notice = vmm.Policy(c.spec.OnUnplug), notice
+	cfg.OnUnplug, cfg.OnDeviceError = vmm.Policy(c.spec.OnUnplug), vmm.Policy(c.spec.OnDeviceError)
+	cfg.Notice = notice
 }
 
 // Release gives back what was bound. The VM is closed. Further calls do nothing.

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stile-vmm/stile/internal/hostpci"
 	"github.com/stile-vmm/stile/internal/hostpci/hosttest"
+	"github.com/stile-vmm/stile/vfio"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 // deviceHost has a disk and a NIC alone in their groups, two functions in a group, one of them with
@@ -122,24 +124,47 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestApply: what the user chose reaches the VM.
+func TestApply(t *testing.T) {
+	const token = "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3"
+	tree, host := deviceHost(t)
+	c, err := checkOn(host, tree.Path("/sys"), Spec{
+		Devices: []string{"02:00.0,token=" + token}, VFIO: "legacy", OnUnplug: "warn", OnDeviceError: "warn",
+	})
+	if err == nil {
+		err = c.Take()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg vmm.Config
+	c.Apply(&cfg)
+	if cfg.VFIO != vfio.Legacy || cfg.OnUnplug != vmm.Warn || cfg.OnDeviceError != vmm.Warn ||
+		len(cfg.Devices) != 1 || cfg.Devices[0].Token != token || cfg.Notice == nil || cfg.DescribeDevice == nil {
+		t.Errorf("config %+v", cfg)
+	}
+}
+
 func TestParseDevice(t *testing.T) {
+	const token = "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3"
 	for text, want := range map[string]DeviceRequest{
-		"0000:01:00.0":      {Name: "0000:01:00.0"},
-		"01:00.0,bind":      {Name: "01:00.0", Bind: true},
-		"path=/sys/x,bind,": {Name: "/sys/x", Bind: true},
+		"0000:01:00.0":                {Name: "0000:01:00.0"},
+		"01:00.0,bind":                {Name: "01:00.0", Bind: true},
+		"path=/sys/x,bind,":           {Name: "/sys/x", Bind: true},
+		"01:00.0,bind,token=" + token: {Name: "01:00.0", Bind: true, Token: token},
 	} {
 		if got, err := ParseDevice(text); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", ",bind", "01:00.0,steal"} {
+	for _, text := range []string{"", ",bind", "01:00.0,steal", "01:00.0,token", "01:00.0,token=secret", "01:00.0,token=" + token + "0"} {
 		if _, err := ParseDevice(text); err == nil {
 			t.Errorf("%q was taken", text)
 		}
 	}
-	s := Spec{Devices: []string{"01:00.0,x"}, VFIO: "type2", OnUnplug: "cry"}
+	s := Spec{Devices: []string{"01:00.0,x"}, VFIO: "type2", OnUnplug: "cry", OnDeviceError: "laugh"}
 	err := s.Validate()
-	for _, w := range []string{`"x"`, `"type2"`, `"cry"`} {
+	for _, w := range []string{`"x"`, `"type2"`, `"cry"`, `"laugh"`} {
 		if err == nil || !strings.Contains(err.Error(), w) {
 			t.Errorf("%v lacks %s", err, w)
 		}

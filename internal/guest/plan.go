@@ -56,8 +56,8 @@ func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range w.names {
-		p.Devices = append(p.Devices, planDevice(host, snapshot, name))
+	for _, d := range w.devices {
+		p.Devices = append(p.Devices, planDevice(host, snapshot, d.name))
 	}
 	backend := vfio.Backend(s.VFIO)
 	if backend == "" {

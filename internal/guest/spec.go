@@ -50,9 +50,10 @@ type Spec struct {
 	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
 	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
 
-	Devices  []string `json:"devices,omitempty"`   // of the host, as ParseDevice takes them
-	VFIO     string   `json:"vfio,omitempty"`      // backend; "" chooses
-	OnUnplug string   `json:"on_unplug,omitempty"` // a vmm.Policy
+	Devices       []string `json:"devices,omitempty"`         // of the host, as ParseDevice takes them
+	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
+	OnUnplug      string   `json:"on_unplug,omitempty"`       // a vmm.Policy
+	OnDeviceError string   `json:"on_device_error,omitempty"` // a vmm.Policy
 }
 
 // keeps reports whether the guest has to power off in order at its end: where it was asked for, and where drivers
