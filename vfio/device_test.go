@@ -58,6 +58,7 @@ func TestRegionAreas(t *testing.T) {
 	d, _, k := fakeDeviceIn(t, Legacy, func(p *fakeDevice) {
 		p.regions[1] = region(0x4000, holes, mappableCap())
 		p.regions[2] = region(0x100)
+		p.regions[4] = region(4 << 30)
 		// More capabilities than fit at first.
 		var many []vfio.SparseMmapArea
 		for i := range uint64(64) {
@@ -87,6 +88,9 @@ func TestRegionAreas(t *testing.T) {
 	if len(m.Bytes()) != unix.Getpagesize() {
 		t.Errorf("a BAR of 256 bytes: %d are mapped", len(m.Bytes()))
 	}
+	// The rest of a BAR of 4 GiB behind a hole: congruent with the device's own addresses, for large pages.
+	_, err = d.BAR(4).Mmap(Area{0x5000, 0x1000})
+	check(t, err)
 	check(t, d.Close())
 	if m.Bytes() != nil {
 		t.Error("the device was closed and its BAR is still mapped")
@@ -94,8 +98,10 @@ func TestRegionAreas(t *testing.T) {
 	if _, err := d.BAR(2).Mmap(d.BAR(2).Areas()[0]); err == nil {
 		t.Error("a closed device's BAR was mapped")
 	}
-	if !slices.Contains(k.trace, "mmap 0x0 0x1000 3") {
-		t.Errorf("%q", k.trace)
+	for _, want := range []string{"mmap 0x0 0x1000 3 at 0x0 modulo 0x1000", "mmap 0x5000 0x1000 3 at 0x5000 modulo 0x40000000"} {
+		if !slices.Contains(k.trace, want) {
+			t.Errorf("no %q in %q", want, k.trace)
+		}
 	}
 }
 

@@ -206,10 +206,10 @@ func (f *fakeFile) leaveContainer() {
 	f.container = nil
 }
 
-func (f *fakeFile) mmap(off int64, n, prot int) (*sys.Mapping, error) {
+func (f *fakeFile) mmap(off int64, n, prot int, align, phase uint64) (*sys.Mapping, error) {
 	f.kernel.mu.Lock()
 	defer f.kernel.mu.Unlock()
-	f.kernel.note("mmap %#x %#x %d", off, n, prot)
+	f.kernel.note("mmap %#x %#x %d at %#x modulo %#x", off, n, prot, phase, align)
 	if errno, ok := f.kernel.fail["mmap"]; ok {
 		return nil, errno
 	}

@@ -27,7 +27,8 @@ type file interface {
 	controlVia(c call, arg []byte, at int, mem *sys.Mapping) (int, error)
 	pread(p []byte, off int64) (int, error)
 	pwrite(p []byte, off int64) (int, error)
-	mmap(off int64, n, prot int) (*sys.Mapping, error)
+	// mmap maps n bytes at off, at an address that is phase modulo align.
+	mmap(off int64, n, prot int, align, phase uint64) (*sys.Mapping, error)
 	Int() int
 	Close() error
 }
@@ -82,6 +83,6 @@ func (f hostFile) pwrite(p []byte, off int64) (int, error) {
 	}
 }
 
-func (f hostFile) mmap(off int64, n, prot int) (*sys.Mapping, error) {
-	return sys.Map(f.FD, off, n, prot, unix.MAP_SHARED)
+func (f hostFile) mmap(off int64, n, prot int, align, phase uint64) (*sys.Mapping, error) {
+	return sys.MapAligned(f.FD, off, n, prot, unix.MAP_SHARED, uintptr(align), uintptr(phase))
 }

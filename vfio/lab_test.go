@@ -24,6 +24,7 @@ import (
 //	STILE_VFIO_EDU    QEMU's edu, alone in its group
 //	STILE_VFIO_GROUP  several edu of one group, separated by commas
 //	STILE_VFIO_MSIX   a device with MSI-X
+//	STILE_VFIO_LARGE  a device with a BAR of at least 64 MiB
 //
 // and in others that stand at their tests.
 const labVariable = "STILE_VFIO_LAB"

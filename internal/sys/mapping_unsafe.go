@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -18,20 +19,55 @@ type Mapping struct {
 
 // Map maps n bytes of f from offset off (bytes, page-aligned). prot and flags are mmap's.
 func Map(f *FD, off int64, n, prot, flags int) (*Mapping, error) {
-	b, err := unix.Mmap(f.Int(), off, n, prot, flags)
+	m, err := mapAt(nil, f.Int(), off, n, prot, flags)
 	if err != nil {
 		return nil, fmt.Errorf("mmap %s, offset %#x, %d bytes: %w", f.Name(), off, n, err)
 	}
-	return &Mapping{bytes: b}, nil
+	return m, nil
+}
+
+// MapAligned is Map at an address that is phase modulo align, a power of two of at least a
+// page: where a large page begins in what is mapped, one then begins in the address space.
+// n and phase are multiples of a page.
+func MapAligned(f *FD, off int64, n, prot, flags int, align, phase uintptr) (*Mapping, error) {
+	const unused = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+	around, err := mapAt(nil, -1, 0, n+int(align), unix.PROT_NONE, unused)
+	if err != nil {
+		return nil, fmt.Errorf("reserve %d bytes of address space: %w", n+int(align), err)
+	}
+	skip := int((phase - around.Addr()) & (align - 1))
+	m, err := mapAt(unsafe.Pointer(&around.bytes[skip]), f.Int(), off, n, prot, flags|unix.MAP_FIXED)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mmap %s, offset %#x, %d bytes: %w", f.Name(), off, n, err), around.Close())
+	}
+	return m, errors.Join(unmap(around.bytes[:skip]), unmap(around.bytes[skip+n:]))
+}
+
+func mapAt(addr unsafe.Pointer, fd int, off int64, n, prot, flags int) (*Mapping, error) {
+	p, err := unix.MmapPtr(fd, off, addr, uintptr(n), prot, flags)
+	if err != nil {
+		return nil, err
+	}
+	return &Mapping{bytes: unsafe.Slice((*byte)(p), n)}, nil
+}
+
+func unmap(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if err := unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(b)), uintptr(len(b))); err != nil {
+		return fmt.Errorf("munmap %d bytes: %w", len(b), err)
+	}
+	return nil
 }
 
 // MapAnonymous maps n bytes of zeroed private memory that is not reserved in swap.
 func MapAnonymous(n int) (*Mapping, error) {
-	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	m, err := mapAt(nil, -1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("mmap %d bytes of anonymous memory: %w", n, err)
 	}
-	return &Mapping{bytes: b}, nil
+	return m, nil
 }
 
 // MapHuge maps n bytes of zeroed private memory in 2 MiB pages of the host's pool
@@ -39,11 +75,11 @@ func MapAnonymous(n int) (*Mapping, error) {
 // has not enough; n must be a multiple of 2 MiB.
 func MapHuge(n int) (*Mapping, error) {
 	const hugeTwoMiB = 21 << unix.MAP_HUGE_SHIFT
-	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB|hugeTwoMiB)
+	m, err := mapAt(nil, -1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB|hugeTwoMiB)
 	if err != nil {
 		return nil, fmt.Errorf("mmap %d bytes of huge pages: %w", n, err)
 	}
-	return &Mapping{bytes: b}, nil
+	return m, nil
 }
 
 // Bytes returns the mapped memory.
@@ -58,10 +94,7 @@ func (m *Mapping) Advise(advice int) error { return unix.Madvise(m.bytes, advice
 // Close unmaps the memory. Further calls return the first result.
 func (m *Mapping) Close() error {
 	m.once.Do(func() {
-		if err := unix.Munmap(m.bytes); err != nil {
-			m.err = fmt.Errorf("munmap: %w", err)
-		}
-		m.bytes = nil
+		m.err, m.bytes = unmap(m.bytes), nil
 	})
 	return m.err
 }
