@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stile-vmm/stile/devices/backend/share"
 	"github.com/stile-vmm/stile/internal/guestmem"
 	"github.com/stile-vmm/stile/internal/layout"
 	"github.com/stile-vmm/stile/vfio"
@@ -85,6 +86,7 @@ type Share struct {
 	Tag      string
 	Path     string
 	ReadOnly bool
+	Owner    *share.Owner // who the guest's root is on the host; see share.Config
 }
 
 // Validate reports every fault of c that can be found without the host's devices.

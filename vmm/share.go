@@ -15,7 +15,7 @@ const (
 // addShare gives the guest a folder by its tag.
 func (d *devices) addShare(v *VM, irqs interrupts, s Share) error {
 	folder, err := share.New(share.Config{
-		Path: s.Path, ReadOnly: s.ReadOnly, Limits: share.Limits{Nodes: int(max(v.cfg.Memory/guestBytesPerNode, minNodes))},
+		Path: s.Path, ReadOnly: s.ReadOnly, Owner: s.Owner, Limits: share.Limits{Nodes: int(max(v.cfg.Memory/guestBytesPerNode, minNodes))},
 	})
 	if err != nil {
 		return err

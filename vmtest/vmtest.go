@@ -45,15 +45,20 @@ type Config struct {
 	CPUs    int
 	Memory  uint64        // bytes
 	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
+	Folders []Folder      // of the host, mounted in the guest
 	Timeout time.Duration // for the boot; 0 is four minutes
 	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
 	PowerOff bool
 }
 
+// Folder is a folder of the host, seen at Guest in the VM, the same path where Guest is empty. Its Mode is "ro",
+// "rw", or "cow" for writes that end with the VM; docs/folders.md says whose the files are.
+type Folder = guest.Folder
+
 func (c Config) spec() guest.Spec {
 	return guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		BootTimeout: c.Timeout, PowerOff: c.PowerOff,
+		Folders: c.Folders, BootTimeout: c.Timeout, PowerOff: c.PowerOff,
 	}
 }
 
@@ -74,8 +79,11 @@ type VM struct {
 func Start(t testing.TB, c Config) *VM {
 	t.Helper()
 	testenv.Short(t)
-	spec := c.spec()
-	if err := spec.Validate(); err != nil {
+	spec, err := c.spec().Absolute()
+	if err == nil {
+		err = spec.Validate()
+	}
+	if err != nil {
 		t.Fatalf("vmtest: %v", err)
 	}
 	place, _, err := guest.Choose(os.Getenv(envOn))
@@ -140,10 +148,6 @@ const labRoom = 3 * time.Minute
 func startInLab(t testing.TB, spec guest.Spec) (*VM, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), labRoom)
 	defer cancel()
-	spec, err := spec.Absolute()
-	if err != nil {
-		return nil, err
-	}
 	host, err := guest.ResumeLab(ctx, spec, guest.LabSpec{}, os.Stderr)
 	var lacks *guest.NoQEMUError
 	if errors.As(err, &lacks) {

@@ -116,6 +116,9 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	add("--vfio", spec.VFIO)
 	add("--on-unplug", spec.OnUnplug)
 	add("--on-device-error", spec.OnDeviceError)
+	for _, folder := range spec.Folders {
+		add("--"+string(folder.Mode), folder.String())
+	}
 	if f.tty {
 		args = append(args, "--tty")
 	}

@@ -82,6 +82,7 @@ func newRunCommand() *cobra.Command {
 	fs.IntVarP(&f.spec.CPUs, "cpus", "c", 1, "number of CPUs")
 	fs.VarP(&f.memory, "memory", "m", "guest RAM, such as 512M or 2G")
 	fs.StringVar(&f.spec.Root, "root", guest.RootHost, "the guest's root: host, none, uroot or a folder")
+	addFolderFlags(fs, &f.spec.Folders)
 	fs.StringArrayVar(&f.env, "env", nil, "KEY=VALUE for the command's environment, or KEY to carry it over; repeatable")
 	fs.StringVar(&f.dir, "cwd", "", "working directory in the guest (default: the current one with --root host)")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
@@ -146,6 +147,9 @@ func (f *runFlags) validate() error {
 	}
 	if len(f.args) > 0 && f.args[0] == "" {
 		faults = append(faults, errors.New("the command is empty"))
+	}
+	if len(f.spec.Folders) > 0 && f.consoleMode() {
+		faults = append(faults, errors.New("--ro, --rw and --cow need stile's agent in the guest: give a command"))
 	}
 	if f.tty && !term.IsTerminal(int(os.Stdin.Fd())) {
 		faults = append(faults, errors.New("-t: standard input is not a terminal"))

@@ -54,8 +54,10 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	case s.rootIsFolder():
 		cfg.Shares = []vmm.Share{{Tag: rootTag, Path: s.Root, ReadOnly: true}}
 	}
+	folders, err := s.folderShares()
+	cfg.Shares = append(cfg.Shares, folders...)
 	made.shareModules(s, &cfg)
-	return cfg, made, nil
+	return cfg, made, err
 }
 
 // Boot boots s and returns when its agent is ready for commands. console also receives
@@ -165,6 +167,7 @@ func setup(s Spec, made Images) *agentproto.Setup {
 	if s.Root == RootHost || s.rootIsFolder() {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
+	out.Mounts = s.folderMounts()
 	made.mountModules(s, out)
 	return out
 }

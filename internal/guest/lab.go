@@ -126,6 +126,9 @@ func (h *LabHost) Env() []string {
 			env = append(env, e)
 		}
 	}
+	if owner := ownerEnv(); owner != "" {
+		env = append(env, owner)
+	}
 	return append(env, images.EnvCache+"=/run/stile-cache")
 }
 

@@ -50,6 +50,8 @@ type Spec struct {
 	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
 	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
 
+	Folders []Folder `json:"folders,omitempty"` // of the host, mounted in the guest
+
 	Devices       []string `json:"devices,omitempty"`         // of the host, as ParseDevice takes them
 	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
 	OnUnplug      string   `json:"on_unplug,omitempty"`       // a vmm.Policy
@@ -96,6 +98,7 @@ func (s Spec) Validate() error {
 	if s.rootIsFolder() {
 		faults = append(faults, folder(s.Root))
 	}
+	faults = append(faults, validateFolders(s.Folders)...)
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
 }
@@ -142,6 +145,12 @@ func (s Spec) Absolute() (Spec, error) {
 		initramfs[i] = abs(path)
 	}
 	s.Initramfs = initramfs
+	folders := make([]Folder, len(s.Folders))
+	for i, f := range s.Folders {
+		f.Host = abs(f.Host)
+		folders[i] = f
+	}
+	s.Folders = folders
 	if s.Root != "" && s.rootIsFolder() {
 		s.Root = abs(s.Root)
 	}

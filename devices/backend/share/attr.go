@@ -22,6 +22,7 @@ func (s *Session) getattr(c *Call, d *decoder) error {
 		return err
 	}
 	st := &c.st
+	s.share.owners.show(st)
 	c.w.u64(statsBasic)
 	c.w.qid(s.share.qid(st))
 	c.w.u32(uint32(st.Mode))

@@ -6,8 +6,7 @@ import (
 
 // These requests change the folder. They reach here only in writable shares.
 
-// permissions are the mode bits that a guest may set. Set-user-ID and set-group-ID are not
-// among them: a guest must not leave behind programs that run as stile's user.
+// permissions are the mode bits that a guest may set on the host's file. The others are kept in [owners].
 const permissions = 0o1777
 
 // inDir is the directory in which a request makes or removes a name.
@@ -50,23 +49,42 @@ func (s *Session) finish(c *Call, dir inDir, name string, mode, gid uint32) erro
 		return err
 	}
 	defer unix.Close(fd)
-	if err := statFD(fd, &c.st); err != nil {
-		return err
-	}
-	if s.share.privileged {
-		if err := unix.Fchownat(fd, "", int(int32(dir.fid.uid)), int(int32(gid)), unix.AT_EMPTY_PATH); err != nil {
-			return err
-		}
-	}
-	if fileType(&c.st) != unix.S_IFLNK {
-		if err := unix.Fchmodat(unix.AT_FDCWD, procPath(fd), mode&permissions, 0); err != nil {
-			return err
-		}
-	}
-	if err := statFD(fd, &c.st); err != nil {
+	if err := s.adorn(c, fd, dir.fid.uid, gid, mode); err != nil {
 		return err
 	}
 	c.w.qid(s.share.qid(&c.st))
+	return nil
+}
+
+// adorn gives the new file behind fd its owner and mode, and leaves its attributes in c.st.
+func (s *Session) adorn(c *Call, fd int, uid, gid, mode uint32) error {
+	if err := statFD(fd, &c.st); err != nil {
+		return err
+	}
+	if err := s.own(c, fd, int(int32(uid)), int(int32(gid))); err != nil {
+		return err
+	}
+	if fileType(&c.st) == unix.S_IFLNK {
+		return nil
+	}
+	if err := unix.Fchmodat(unix.AT_FDCWD, procPath(fd), mode&permissions, 0); err != nil {
+		return err
+	}
+	if err := s.share.owners.chmod(&c.st, mode); err != nil {
+		return err
+	}
+	return statFD(fd, &c.st)
+}
+
+// own gives the file behind fd, whose attributes are in c.st, to a user and a group of the guest; -1 is none. A user
+// without privileges has nothing to give: what such a one makes stays its own.
+func (s *Session) own(c *Call, fd, uid, gid int) error {
+	switch {
+	case s.share.owners.root != nil:
+		return s.share.owners.chown(&c.st, max(uid, -1), max(gid, -1))
+	case s.share.privileged:
+		return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
+	}
 	return nil
 }
 
@@ -90,36 +108,11 @@ func (s *Session) create(c *Call, d *decoder) error {
 	if dir.fid.file.Load() != nil {
 		return unix.EINVAL
 	}
-	name := string(nameBytes)
-	made, err := makeFile(dir.fd, name)
-	if err != nil && (err != unix.EEXIST || flags&unix.O_EXCL != 0) {
-		return err
+	n, file, err := s.makeFile(c, dir, string(nameBytes), flags, mode, gid)
+	if err == unix.EEXIST && flags&unix.O_EXCL == 0 {
+		n, file, err = s.openExisting(c, dir, nameBytes, flags)
 	}
-	if made {
-		if err := s.finish(c, dir, name, mode, gid); err != nil {
-			return err
-		}
-		c.reset()
-	}
-	return s.openCreated(c, id, dir, nameBytes, flags)
-}
-
-func makeFile(dirfd int, name string) (bool, error) {
-	fd, err := unix.Openat(dirfd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|hostFlags, 0o600)
 	if err != nil {
-		return false, err
-	}
-	return true, unix.Close(fd)
-}
-
-func (s *Session) openCreated(c *Call, id uint32, dir inDir, name []byte, flags int) error {
-	n, err := s.step(c, dir.fid.node, name)
-	if err != nil {
-		return err
-	}
-	file, err := s.openNode(c, n, flags)
-	if err != nil {
-		s.release(n)
 		return err
 	}
 	f := &fid{node: n, uid: dir.fid.uid}
@@ -130,6 +123,59 @@ func (s *Session) openCreated(c *Call, id uint32, dir inDir, name []byte, flags 
 	c.w.qid(s.share.qid(&c.st))
 	c.w.u32(0)
 	return nil
+}
+
+// makeFile makes and opens a file. It is open before it has its mode, which may forbid what the guest opens it for.
+func (s *Session) makeFile(c *Call, dir inDir, name string, flags int, mode, gid uint32) (*node, *openFile, error) {
+	if err := s.reserve(); err != nil {
+		return nil, nil, err
+	}
+	flags = flags&(unix.O_ACCMODE|passedFlags) | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | hostFlags
+	fd, err := unix.Openat(dir.fd, name, flags, 0o600)
+	if err != nil {
+		s.unreserve()
+		return nil, nil, err
+	}
+	if err := s.adorn(c, fd, dir.fid.uid, gid, mode); err != nil {
+		s.unreserve()
+		unix.Close(fd)
+		return nil, nil, err
+	}
+	n, err := s.pinNew(c, dir.fid.node, name, fd)
+	if err != nil {
+		s.unreserve()
+		unix.Close(fd)
+		return nil, nil, err
+	}
+	return n, &openFile{fd: fd}, nil
+}
+
+// pinNew returns a node for the open file called name in dir, pinned. The file's attributes are in c.st.
+func (s *Session) pinNew(c *Call, dir *node, name string, fd int) (*node, error) {
+	handle, err := openAt(s.share.proc.Int(), c.procName(fd), unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.child(dir, name, &c.st, false)
+	if err != nil {
+		unix.Close(handle)
+		return nil, err
+	}
+	s.adopt(n, handle)
+	return n, nil
+}
+
+func (s *Session) openExisting(c *Call, dir inDir, name []byte, flags int) (*node, *openFile, error) {
+	n, err := s.step(c, dir.fid.node, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, err := s.openNode(c, n, flags)
+	if err != nil {
+		s.release(n)
+		return nil, nil, err
+	}
+	return n, file, nil
 }
 
 func (s *Session) mkdir(c *Call, d *decoder) error {
@@ -239,8 +285,12 @@ func (s *Session) rename(c *Call, d *decoder) error {
 		return err
 	}
 	defer s.leave(to)
+	replaced, last := s.share.owners.mayEnd(to.fd, string(newName))
 	if err := unix.Renameat(from.fd, string(oldName), to.fd, string(newName)); err != nil {
 		return err
+	}
+	if last {
+		s.share.owners.forget(replaced)
 	}
 	s.moved(from.fid.node, string(oldName), to.fid.node, string(newName))
 	return nil
@@ -261,5 +311,12 @@ func (s *Session) unlink(c *Call, d *decoder) error {
 		return err
 	}
 	defer s.leave(dir)
-	return unix.Unlinkat(dir.fd, string(name), int(flags))
+	removed, last := s.share.owners.mayEnd(dir.fd, string(name))
+	if err := unix.Unlinkat(dir.fd, string(name), int(flags)); err != nil {
+		return err
+	}
+	if last {
+		s.share.owners.forget(removed)
+	}
+	return nil
 }

@@ -30,9 +30,7 @@ func (s *Session) open(c *Call, d *decoder) error {
 	}
 	if !f.file.CompareAndSwap(nil, file) { // two Tlopen at once
 		s.unreserve()
-		if file.fd >= 0 {
-			unix.Close(file.fd)
-		}
+		s.closeFile(f.node, file)
 		return unix.EINVAL
 	}
 	c.w.qid(s.share.qid(&c.st))
@@ -67,23 +65,22 @@ func (s *Session) openNode(c *Call, n *node, flags int) (*openFile, error) {
 	return &openFile{fd: fd}, nil
 }
 
+// openHandle opens n and leaves it pinned.
 func (s *Session) openHandle(c *Call, n *node, flags int) (int, error) {
 	handle, err := s.pin(c, n)
 	if err != nil {
 		return -1, err
 	}
-	defer s.unpin(n)
 	fd := -1
 	if !n.hidden {
 		flags = flags&(unix.O_ACCMODE|passedFlags) | hostFlags
-		if fd, err = openAt(s.share.proc.Int(), c.procName(handle), flags); err != nil {
-			return -1, err
-		}
+		fd, err = openAt(s.share.proc.Int(), c.procName(handle), flags)
 	}
-	if err := statFD(handle, &c.st); err != nil {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+	if err == nil {
+		err = statFD(handle, &c.st)
+	}
+	if err != nil {
+		s.closeFile(n, &openFile{fd: fd})
 		return -1, err
 	}
 	return fd, nil

@@ -79,7 +79,7 @@ func fuzzSession(t *testing.T, readOnly bool, in []byte) {
 			t.Fatalf("response of %d bytes in %d: % x", n, room, g.resp[:min(n, room, 100)])
 		}
 		g.Finish(&g.call)
-		if g.nodes > limits.Nodes || g.handles > limits.Handles || g.opens > limits.Open || g.xattrs > maxXattrs || len(g.fids) > limits.Nodes {
+		if g.nodes > limits.Nodes || g.handles > limits.Handles+limits.Open || g.opens > limits.Open || g.xattrs > maxXattrs || len(g.fids) > limits.Nodes {
 			t.Fatalf("%d nodes, %d handles, %d open files, %d bytes of attributes, %d fids", g.nodes, g.handles, g.opens, g.xattrs, len(g.fids))
 		}
 	}

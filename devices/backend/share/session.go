@@ -38,7 +38,8 @@ type fid struct {
 	refs  int // guarded by Session.mu
 }
 
-// openFile is a file opened for reading or writing.
+// openFile is a file opened for reading or writing. While it is open its node is pinned, so that the node can be asked
+// for its attributes when it has no name any more.
 type openFile struct {
 	fd int // -1 for a directory of the kernel's file systems
 
@@ -294,8 +295,8 @@ func (s *Session) put(f *fid) {
 		s.xattrs -= x.size
 	}
 	s.mu.Unlock()
-	if file != nil && file.fd >= 0 {
-		unix.Close(file.fd) // errors of writing have been told by Twrite and Tfsync
+	if file != nil {
+		s.closeFile(f.node, file)
 	}
 }
 
@@ -342,6 +343,14 @@ func (s *Session) clunkAll() {
 	for _, f := range fids {
 		s.put(f)
 	}
+}
+
+// closeFile closes a file that is not counted any more.
+func (s *Session) closeFile(n *node, file *openFile) {
+	if file.fd >= 0 {
+		unix.Close(file.fd) // errors of writing have been told by Twrite and Tfsync
+	}
+	s.unpin(n)
 }
 
 // reserve counts one more open file. The count is given back by put, or by unreserve when

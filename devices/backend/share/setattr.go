@@ -68,7 +68,7 @@ func (s *Session) apply(c *Call, a *attributes, n *node, fd int) error {
 		if a.valid&setGID != 0 {
 			gid = int(int32(a.gid))
 		}
-		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		if err := s.chown(c, fd, uid, gid); err != nil {
 			return err
 		}
 	}
@@ -76,7 +76,7 @@ func (s *Session) apply(c *Call, a *attributes, n *node, fd int) error {
 		if n.typ == unix.S_IFLNK {
 			return unix.EOPNOTSUPP
 		}
-		if err := unix.Fchmodat(unix.AT_FDCWD, procPath(fd), a.mode&permissions, 0); err != nil {
+		if err := s.chmod(c, fd, a.mode); err != nil {
 			return err
 		}
 	}
@@ -88,6 +88,26 @@ func (s *Session) apply(c *Call, a *attributes, n *node, fd int) error {
 		newTime(a.valid&setMtime != 0, a.valid&setMtimeNow != 0, a.mtime),
 	}
 	return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), times, 0)
+}
+
+func (s *Session) chown(c *Call, fd, uid, gid int) error {
+	if s.share.owners.root == nil {
+		return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
+	}
+	if err := statFD(fd, &c.st); err != nil {
+		return err
+	}
+	return s.share.owners.chown(&c.st, uid, gid)
+}
+
+func (s *Session) chmod(c *Call, fd int, mode uint32) error {
+	if err := unix.Fchmodat(unix.AT_FDCWD, procPath(fd), mode&permissions, 0); err != nil {
+		return err
+	}
+	if err := statFD(fd, &c.st); err != nil {
+		return err
+	}
+	return s.share.owners.chmod(&c.st, mode)
 }
 
 func newTime(set, given bool, t unix.Timespec) unix.Timespec {
@@ -109,6 +129,10 @@ func (s *Session) truncate(c *Call, n *node, fd int, size uint64) error {
 	length, err := fileOffset(size)
 	if err != nil {
 		return err
+	}
+	// A file that is open for writing may have become one that can't be opened so.
+	if err := unix.Ftruncate(fd, length); err == nil {
+		return nil
 	}
 	w, err := openAt(s.share.proc.Int(), c.procName(fd), unix.O_WRONLY|hostFlags)
 	if err != nil {

@@ -20,7 +20,11 @@ const MaxMessage = 512 << 10
 type Config struct {
 	Path     string // the folder on the host; a symbolic link here is followed
 	ReadOnly bool   // refuse all changes with EROFS
-	Limits   Limits // zero fields have defaults
+	// Owner's files are shown as root's, and owners and set-user-ID bits that the guest sets are shown to it until the
+	// share ends and not given to the host's files. Nil shows owners as the host has them, and sets them if this
+	// process is root.
+	Owner  *Owner
+	Limits Limits // zero fields have defaults
 }
 
 // Limits bound what one session holds.
@@ -31,8 +35,8 @@ type Limits struct {
 	// Handles is the number of descriptors kept to name files. Default: an eighth of
 	// RLIMIT_NOFILE, at most 4096.
 	Handles int
-	// Open is the number of files opened for reading or writing. Default: half of
-	// RLIMIT_NOFILE, at most 65,536.
+	// Open is the number of files opened for reading or writing, each of which takes two descriptors. Default: three
+	// eighths of RLIMIT_NOFILE, at most 65,536.
 	Open int
 }
 
@@ -45,6 +49,7 @@ type Share struct {
 	rootID     fileID
 	resolver   resolver
 	privileged bool // may give files to other users
+	owners     owners
 	seed       maphash.Seed
 
 	mu      sync.RWMutex
@@ -56,7 +61,7 @@ func New(cfg Config) (_ *Share, err error) {
 	s := &Share{
 		readOnly:   cfg.ReadOnly,
 		limits:     cfg.Limits,
-		privileged: os.Geteuid() == 0,
+		privileged: os.Geteuid() == 0 && cfg.Owner == nil,
 		seed:       maphash.MakeSeed(),
 		devices:    make(map[uint64]device),
 	}
@@ -68,6 +73,7 @@ func New(cfg Config) (_ *Share, err error) {
 			s.Close()
 		}
 	}()
+	s.owners = owners{root: cfg.Owner, limit: s.limits.Nodes, kept: make(map[fileKey]kept)}
 	if s.proc, err = sys.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY); err != nil {
 		return nil, fmt.Errorf("share %s: procfs must be mounted on /proc: %w", cfg.Path, err)
 	}
@@ -79,6 +85,15 @@ func New(cfg Config) (_ *Share, err error) {
 		return nil, fmt.Errorf("share %s: %w", cfg.Path, err)
 	}
 	return s, nil
+}
+
+// Check reports why the folder cannot be shared.
+func Check(path string) error {
+	s, err := New(Config{Path: path})
+	if err != nil {
+		return err
+	}
+	return s.Close()
 }
 
 func (s *Share) addRoot() error {
@@ -128,7 +143,7 @@ func (l *Limits) complete() error {
 		l.Handles = max(min(files/8, 4096), 32)
 	}
 	if l.Open == 0 {
-		l.Open = max(min(files/2, 64<<10), 32)
+		l.Open = max(min(files*3/8, 64<<10), 32)
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 var emptyPath = [1]byte{}
 
-const statMask = unix.STATX_BASIC_STATS
+const statMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
 
 func statAt(dirfd int, path []byte, st *unix.Statx_t) error {
 	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
