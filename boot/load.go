@@ -26,12 +26,13 @@ type Options struct {
 	RSDP     uint64    // guest-physical address of the ACPI root pointer, 0: none
 	Protocol Protocol
 	Seed     []byte // for the guest's random generator, at most 1 KiB; PVH can't pass it on
+	Used     bool   // mem has been used: Load clears what has to be zero
 }
 
 // Load puts k and what opts names into guest RAM and returns the state to start in.
 //
-// The RAM must be as guestmem.New returns it, all zero: what a kernel expects to be
-// zero is not written. Files are read straight into guest RAM. Kernel, initrds, seed
+// The RAM must be as guestmem.New returns it, all zero, or Options.Used say that it is not:
+// what a kernel expects to be zero is not written. Files are read straight into guest RAM. Kernel, initrds, seed
 // and mem are not kept. After an error the contents of mem are undefined.
 func Load(mem *guestmem.Memory, k *Kernel, opts Options) (Entry, error) {
 	pvh, err := k.usePVH(opts.Protocol)
@@ -44,6 +45,9 @@ func Load(mem *guestmem.Memory, k *Kernel, opts Options) (Entry, error) {
 	low, err := lowRAM(mem, k)
 	if err != nil {
 		return Entry{}, err
+	}
+	if opts.Used {
+		clear(low.Bytes[:k.End()]) // all that is written below the initrd, and the kernel's own room
 	}
 	p := params{cmdline: opts.Cmdline, rsdp: opts.RSDP, seed: opts.Seed}
 	if p.memory, err = E820(mem.Regions()); err != nil {

@@ -89,6 +89,32 @@ func checkZeroPage(t *testing.T, z []byte, e Entry) {
 	}
 }
 
+// TestLoadAgain: nothing of what was in RAM reaches a kernel that is loaded where another ran.
+func TestLoadAgain(t *testing.T) {
+	const text, bss = 0x1000000, 0x8000
+	mem := newMemory(t, lowRange(testRAM))
+	k := newKernel(t, testELF{entry: text, segments: []testSegment{{phys: text, data: make([]byte, 100), memSize: bss}}}.bytes())
+	used := mem.Regions()[0].Bytes
+	for i := range used {
+		used[i] = 0xee
+	}
+	e, err := Load(mem, k, Options{Cmdline: "a", Used: true, Initrds: []*Initrd{newInitrd("a", []byte("abcde")), newInitrd("b", []byte("fgh"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, span := range []Span{{text, bss}, {layout.GDT + gdtSize, 0x1000}, {layout.HighRAM, 0x10000}} {
+		if got := guestBytes(t, mem, span.Start, int(span.Size)); !bytes.Equal(got, make([]byte, span.Size)) {
+			t.Errorf("%#x is not zero", span.Start)
+		}
+	}
+	if got := guestBytes(t, mem, e.Initrd.Start, 11); string(got) != "abcde\x00\x00\x00fgh" {
+		t.Errorf("initrd is %q", got)
+	}
+	if used[text+bss] != 0xee {
+		t.Error("RAM behind the kernel was cleared, which takes time")
+	}
+}
+
 func TestLong64State(t *testing.T) {
 	mem := newMemory(t, lowRange(testRAM))
 	e, err := Load(mem, newKernel(t, smallELF().bytes()), Options{})

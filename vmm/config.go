@@ -55,6 +55,13 @@ type Config struct {
 	// PowerOff, if not nil, asks the guest to power itself off when the VM is to stop because
 	// of OnUnplug. It returns when the guest has, or does not; the VM ends then.
 	PowerOff func()
+	// OnReboot says what happens when the guest resets the machine. A kernel that panicked has
+	// ended even if it does.
+	OnReboot RebootPolicy
+	// Rebooting, if not nil, is called at a reset after which the guest boots again, while no vCPU
+	// runs and after the agent's port has failed its readers and writers. When it returns nobody
+	// may be using the port: a new stream begins. An error ends the VM.
+	Rebooting func() error
 	// Notice is told what the user should know while the VM is made and runs. It may be called
 	// concurrently, and must not block. Nil ignores it.
 	Notice func(text string)
@@ -110,6 +117,9 @@ func (c *Config) Validate() error {
 	}
 	if c.AgentPort && c.NoConsole {
 		fault("the agent's port is one of the virtio-console that is left out")
+	}
+	if !c.OnReboot.valid() {
+		fault("on reboot %q: must be %s or %s", c.OnReboot, RebootExit, RebootReset)
 	}
 	c.validateDevices(fault)
 	tags := make(map[string]bool)

@@ -80,10 +80,21 @@ func (d *devices) start(h *hostDevices) error {
 	return nil
 }
 
-// feed passes input to the serial line until the input or the board ends.
+// feedSize is how much input is read at a time, in bytes.
+const feedSize = 4096
+
+// feed passes input to the serial line until the input or the board ends. After a reset it waits
+// for the next driver.
 func (d *devices) feed(input io.Reader) {
-	if d.board.UART.AwaitReader() {
-		_, _ = io.Copy(d.board.UART.Input(), input)
+	buf := make([]byte, feedSize)
+	for d.board.UART.AwaitReader() {
+		n, err := input.Read(buf)
+		if n > 0 && d.board.UART.AwaitReader() {
+			_, _ = d.board.UART.Input().Write(buf[:n]) // fails when the board ends, and so does the wait
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ type hostDevice struct {
 	vfio     *vfio.Device
 	function *passthrough.Function
 	phases   []Step
+	told     bool // the user knows that it can't be reset
 }
 
 // step runs fn and notes how long it took.
@@ -109,16 +110,21 @@ func (h *hostDevices) resetRest(v *VM) {
 		if d.vfio.CanReset() {
 			continue
 		}
-		err := d.step("hot reset", d.vfio.HotReset)
-		if err == nil {
-			continue
-		}
-		why := ""
-		if !errors.Is(err, feature.ErrNotSupported) {
-			why = " (" + err.Error() + ")"
-		}
-		v.notice(fmt.Sprintf("%s has no reset that would touch it alone%s: the guest finds it as its last user left it", d.node.Name, why))
+		d.noteReset(v, d.step("hot reset", d.vfio.HotReset))
 	}
+}
+
+// noteReset tells the user, once, that a reset was not possible.
+func (d *hostDevice) noteReset(v *VM, err error) {
+	if err == nil || d.told {
+		return
+	}
+	d.told = true
+	why := ""
+	if !errors.Is(err, feature.ErrNotSupported) {
+		why = " (" + err.Error() + ")"
+	}
+	v.notice(fmt.Sprintf("%s has no reset that would touch it alone%s: the guest finds it as its last user left it", d.node.Name, why))
 }
 
 // build makes the guest's function of the device.

@@ -26,6 +26,8 @@ type Result struct {
 	Reason Reason `json:"reason"`
 	Code   int    `json:"code,omitempty"`   // what was written to the debug-exit port
 	Detail string `json:"detail,omitempty"` // for a person: vCPU state of a fault, the panic's first line
+	// Reboots is how often the guest was booted again.
+	Reboots int `json:"reboots,omitempty"`
 }
 
 func (r Result) String() string {
@@ -54,4 +56,6 @@ type Phase struct {
 type Stats struct {
 	Exits   map[string]uint64 `json:"exits"`   // by reason
 	Devices map[string]uint64 `json:"devices"` // by the device or port that was accessed
+	Reboots int               `json:"reboots"`
+	ResetMS float64           `json:"reset_ms"` // between the guest's resets and its next first instructions, in all
 }

@@ -14,7 +14,8 @@ type cpu struct {
 	ports *bus.Bus
 	mem   *bus.Bus
 	end   func(Result) // reports why the VM ends; the first report counts
-	stop  func() bool  // whether the VM is to stop
+	stop  func() bool  // whether vCPUs are to return
+	reset func() bool  // whether that is because of a reset, after which they go on
 	exits exitCounts
 }
 
@@ -31,14 +32,22 @@ func (c *cpu) run() {
 	for !c.stop() {
 		exit, err := c.vcpu.Run()
 		if err != nil {
-			c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v", c.vcpu.ID(), err)})
+			c.fail(err)
 			return
 		}
 		c.exits.add(exit.Reason)
 		if !c.handle(exit) {
-			return
+			break
 		}
 	}
+	if c.reset() {
+		c.settle()
+	}
+}
+
+// fail ends the VM because of the vCPU.
+func (c *cpu) fail(err error) {
+	c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v", c.vcpu.ID(), err)})
 }
 
 // handle answers an exit. It returns false when the guest can't go on.

@@ -36,11 +36,19 @@ type VM struct {
 	ram    []layout.Range // where mem lies
 	window layout.Range   // the 64-bit PCI window, behind ram
 
-	stopping atomic.Bool
-	leaving  atomic.Pointer[Result] // why the guest was asked to power off
-	ended    chan struct{}          // closed once result is set
-	endOnce  sync.Once
-	result   Result
+	stopping atomic.Bool // the VM ends
+	// Of resets by the guest after which it boots again. The channel has room for the one that
+	// sets the flag; reboots and resetTime are Run's goroutine's.
+	resetting atomic.Bool
+	resets    chan struct{}
+	powerOn   powerOn
+	reboots   int
+	resetTime time.Duration
+
+	leaving atomic.Pointer[Result] // why the guest was asked to power off
+	ended   chan struct{}          // closed once result is set
+	endOnce sync.Once
+	result  Result
 
 	started time.Time // when New began
 	mu      sync.Mutex
@@ -57,7 +65,7 @@ func New(ctx context.Context, cfg Config) (*VM, error) {
 		return nil, err
 	}
 	reserveProcs(cfg.cpus())
-	v := &VM{cfg: cfg, ended: make(chan struct{}), started: time.Now()}
+	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
 	v.console = newConsole(cfg.Console, func() { v.end(Result{Reason: Panic}) })
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
@@ -105,6 +113,9 @@ func (v *VM) build(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := v.savePowerOn(system); err != nil {
+		return err
+	}
 	return enter(v.cpus[0].vcpu, entry)
 }
 
@@ -118,7 +129,7 @@ func (v *VM) load() (boot.Entry, error) {
 		return boot.Entry{}, err
 	}
 	defer kernel.Close()
-	opts := boot.Options{Cmdline: v.cfg.Cmdline, RSDP: layout.ACPI, Seed: make([]byte, seedSize)}
+	opts := boot.Options{Cmdline: v.cfg.Cmdline, RSDP: layout.ACPI, Seed: make([]byte, seedSize), Used: v.resetting.Load()}
 	_, _ = rand.Read(opts.Seed) // it never fails
 	for _, path := range v.cfg.Initrds {
 		initrd, err := boot.OpenInitrd(path)
@@ -231,7 +242,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 		if err != nil {
 			return err
 		}
-		v.cpus = append(v.cpus, &cpu{vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.stopping.Load})
+		v.cpus = append(v.cpus, &cpu{vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.halted, reset: v.resetting.Load})
 		if err := vcpu.SetHostTSCKHz(); err != nil {
 			return err
 		}
@@ -252,8 +263,15 @@ func (v *VM) createCPUs(system *kvm.System) error {
 // guest once it opened the port. It is closed when Run returns.
 func (v *VM) Agent() io.ReadWriteCloser { return v.devices.agent }
 
-// end records why the VM ends, unless that is known, and lets Run stop the vCPUs.
+// halted reports whether vCPUs are to return.
+func (v *VM) halted() bool { return v.stopping.Load() || v.resetting.Load() }
+
+// end records why the VM ends, unless that is known, and lets Run stop the vCPUs. A reset may
+// be none of its ends.
 func (v *VM) end(r Result) {
+	if r.Reason == Reset && v.restart() {
+		return
+	}
 	v.endOnce.Do(func() {
 		if line := v.console.panicked(); line != "" && r.Reason != Canceled {
 			r.Reason, r.Detail = Panic, line
@@ -276,21 +294,38 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 	stopWatch := context.AfterFunc(ctx, func() { v.end(Result{Reason: Canceled, Detail: context.Cause(ctx).Error()}) })
 	defer stopWatch()
 	v.mark("guest runs")
+	err := v.runCPUs()
+	for err == nil && !v.stopping.Load() {
+		if reset := v.reset(); reset != nil {
+			v.end(Result{Reason: Failed, Detail: reset.Error()})
+		}
+		err = v.runCPUs()
+	}
+	v.mark("guest ended")
+	if v.devices.agent != nil {
+		err = errors.Join(err, v.devices.agent.Close()) // who waits for the agent must not wait longer
+	}
+	result := v.result
+	result.Reboots = v.reboots
+	return result, err
+}
+
+// runCPUs runs the vCPUs until the VM ends, or the guest resets it.
+func (v *VM) runCPUs() error {
 	var running sync.WaitGroup
 	for _, c := range v.cpus {
 		running.Go(c.run)
 	}
-	<-v.ended
+	select {
+	case <-v.ended:
+	case <-v.resets:
+	}
 	var errs []error
 	for _, c := range v.cpus {
 		errs = append(errs, c.vcpu.Kick())
 	}
 	running.Wait()
-	v.mark("guest ended")
-	if v.devices.agent != nil {
-		errs = append(errs, v.devices.agent.Close()) // who waits for the agent must not wait longer
-	}
-	return v.result, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // Close frees everything, in the order that package kvm asks for. Run must have
@@ -332,7 +367,7 @@ func (v *VM) Phases() []Phase {
 
 // Stats returns what the VM cost. It is to be called after Run.
 func (v *VM) Stats() Stats {
-	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64)}
+	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: v.reboots, ResetMS: milliseconds(v.resetTime)}
 	for _, c := range v.cpus {
 		for reason, n := range c.exits {
 			if n > 0 {

@@ -27,6 +27,8 @@ var (
 	resetRegister = []byte{0x66, 0xba, 0x10, 0x06, 0xb0, 0x01, 0xee, 0xf4}
 	// mov $0xfe,%al; out %al,$0x64
 	keyboardReset = []byte{0xb0, 0xfe, 0xe6, 0x64, 0xf4}
+	// mov $0xcf9,%dx; mov $6,%al; out %al,%dx
+	resetControl = []byte{0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xf4}
 	// mov $0x505,%dx; mov $1,%al; out %al,%dx
 	pvpanic = []byte{0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4}
 	// jmp .
@@ -73,6 +75,7 @@ func TestEndings(t *testing.T) {
 		{"power off", powerOff, vmm.PowerOff, 0},
 		{"reset register", resetRegister, vmm.Reset, 0},
 		{"keyboard reset", keyboardReset, vmm.Reset, 0},
+		{"reset control", resetControl, vmm.Reset, 0},
 		{"pvpanic", pvpanic, vmm.Panic, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -96,12 +99,17 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-func TestSerialConsole(t *testing.T) {
+// printed is code that writes text to the serial line.
+func printed(text string) []byte {
 	var code []byte
-	for _, c := range []byte("[1] Kernel panic - not syncing: test\n") {
+	for _, c := range []byte(text) {
 		code = append(code, 0x66, 0xba, 0xf8, 0x03, 0xb0, c, 0xee) // mov $0x3f8,%dx; mov $c,%al; out
 	}
-	code = append(code, resetRegister...)
+	return code
+}
+
+func TestSerialConsole(t *testing.T) {
+	code := append(printed("[1] Kernel panic - not syncing: test\n"), resetRegister...)
 	var out bytes.Buffer
 	result, vm := runMicro(t, vmm.Config{Console: &out}, code, 20*time.Second)
 	if !strings.Contains(out.String(), "not syncing: test\n") {

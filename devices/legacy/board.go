@@ -54,6 +54,7 @@ func New(o Options) (*Board, error) {
 		{"RTC", layout.PortRTC, rtcPorts, NewRTC(o.Now)},
 		{"i8042 data", layout.PortI8042Data, 1, I8042Data{}},
 		{"i8042 command", layout.PortI8042Cmd, 1, NewI8042(o.Notify)},
+		{"reset control", layout.PortPCIAddress, resetControlPorts, &ResetControl{notify: o.Notify}},
 		{"ACPI PM", layout.PortPMBlock, layout.PortPMBlockLen, b.PM},
 		{"pvpanic", layout.PortPVPanic, 1, NewPVPanic(o.Notify)},
 		{"debug exit", layout.PortDebugExit, 1, NewDebugExitPort(o.Notify)},

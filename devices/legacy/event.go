@@ -8,7 +8,7 @@ type Kind int
 // The kinds of events.
 const (
 	PowerOff  Kind = iota + 1 // ACPI S5
-	Reset                     // ACPI reset register or keyboard controller
+	Reset                     // ACPI reset register, keyboard controller or port CF9
 	Panic                     // pvpanic; Value is what the guest wrote
 	DebugExit                 // Value is the byte that the guest wrote
 )

@@ -77,4 +77,4 @@ func fill(p []byte, v byte) {
 	}
 }
 
-var _ = [...]bus.Handler{(*I8042)(nil), I8042Data{}, (*PVPanic)(nil), (*DebugExitPort)(nil), (*UART)(nil), (*RTC)(nil), (*PM)(nil)}
+var _ = [...]bus.Handler{(*I8042)(nil), I8042Data{}, (*PVPanic)(nil), (*DebugExitPort)(nil), (*UART)(nil), (*RTC)(nil), (*PM)(nil), (*ResetControl)(nil)}

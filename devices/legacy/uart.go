@@ -56,8 +56,9 @@ type UART struct {
 	line irq.Line
 
 	mu      sync.Mutex
-	space   sync.Cond // input queue has room, IER changed, or closed
+	space   sync.Cond // input queue has room, a driver listens, or closed
 	closed  bool
+	heard   bool // a driver has listened since the last reset
 	input   [uartQueue]byte
 	first   int // index of the oldest byte
 	count   int
@@ -84,12 +85,12 @@ func NewUART(out io.Writer, line irq.Line) *UART {
 // not read, and ends with os.ErrClosed after Close.
 func (u *UART) Input() io.Writer { return (*uartInput)(u) }
 
-// AwaitReader waits until the guest's driver takes received bytes by interrupt, and
-// reports false if Close comes first. Linux throws away what arrives before that.
+// AwaitReader waits until the guest's driver has taken received bytes by interrupt since the
+// last reset, and reports false if Close comes first. Linux throws away what arrives before that.
 func (u *UART) AwaitReader() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for !u.listens() && !u.closed {
+	for !u.heard && !u.closed {
 		u.space.Wait()
 	}
 	return !u.closed
@@ -138,7 +139,7 @@ func (u *UART) Reset() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.ier, u.fcr, u.lcr, u.mcr, u.scratch, u.divisor, u.sent = 0, 0, 0, 0, 0, 1, false
-	u.first, u.count = 0, 0
+	u.first, u.count, u.heard = 0, 0, false
 	u.space.Broadcast()
 	u.drive()
 }
@@ -281,6 +282,7 @@ func (u *UART) setByte(off uint64, v byte) {
 	case uartScratch:
 		u.scratch = v
 	}
+	u.heard = u.heard || u.listens()
 	u.space.Broadcast()
 	u.drive()
 }

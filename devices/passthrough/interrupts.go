@@ -203,6 +203,32 @@ func modeName(kind vfio.IRQ) string {
 	return kind.String()
 }
 
+// silence switches all off until revive. Vectors that the guest had stay allocated.
+func (x *interrupts) silence() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.running {
+		return nil
+	}
+	x.running = false
+	errs := []error{x.f.hw.DisableIRQs()}
+	if x.wire != nil {
+		errs = append(errs, x.wire.Detach())
+	}
+	x.mode = off
+	return errors.Join(errs...)
+}
+
+// revive switches INTx on again, where the device has it.
+func (x *interrupts) revive() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.running = true
+	if x.wire != nil {
+		x.enterINTx()
+	}
+}
+
 // stop switches all off.
 func (x *interrupts) stop() error {
 	x.mu.Lock()

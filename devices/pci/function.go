@@ -27,6 +27,7 @@ type Function struct {
 
 	mu   sync.Mutex
 	cfg  config
+	born [ConfigSize]byte // cfg.data before the guest ran, for Reset
 	view *view
 	// computed says that a hook computes what the guest reads.
 	computed atomic.Bool
@@ -258,19 +259,23 @@ func (f *Function) fail(err error) {
 	f.fault = fmt.Errorf("pci: %s: %w", f.name, err)
 }
 
-// Reset puts the function into the state it had before the guest ran: COMMAND is 0, BARs
-// are where Assign put them. Capabilities and OnReset functions follow.
+// Reset puts the function into the state in which Assign left it: nothing is decoded, BARs are
+// where Assign put them. Capabilities and OnReset functions follow. No vCPU may be running.
 func (f *Function) Reset() {
 	f.mu.Lock()
-	f.cfg.put16(RegCommand, 0)
-	f.cfg.data[RegCacheLine] = 0
 	f.withdraw(true)
+	kind := f.cfg.data[RegHeaderType] // follows who else is in the slot
+	f.cfg.data = f.born
+	f.cfg.data[RegHeaderType] = kind
 	for _, b := range f.bars {
 		if b != nil {
 			f.putAddress(b, b.assigned)
 		}
 	}
 	f.intx.disable(false)
+	for _, h := range f.hooks {
+		h.written = false
+	}
 	resets := f.resets
 	f.mu.Unlock()
 	for _, fn := range resets {
@@ -278,6 +283,9 @@ func (f *Function) Reset() {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.noteComputed() && f.root != nil {
+		f.root.remapConfig()
+	}
 	f.publish()
 }
 

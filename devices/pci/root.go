@@ -119,7 +119,7 @@ func (r *Root) Add(slot, fn int, f *Function) (int, error) {
 		return 0, err
 	}
 	f.mu.Lock()
-	f.root = r
+	f.root, f.born = r, f.cfg.data
 	f.noteComputed()
 	f.view.attach(r.page(at))
 	f.publish()
@@ -252,6 +252,7 @@ func (r *Root) Assign() error {
 		w.f.mu.Lock()
 		w.b.assigned = addr
 		w.f.putAddress(w.b, addr)
+		w.f.born = w.f.cfg.data
 		w.f.settle()
 		w.f.publish()
 		w.f.mu.Unlock()

@@ -34,6 +34,7 @@ func (t *Transport) addConfigAccess() error {
 	}
 	a := &configAccess{fn: t.fn}
 	t.fn.AddHook(pci.Hook{Off: at, Size: accessSize, Read: a.read, ReadAfterWrite: true, Write: a.write})
+	t.fn.OnReset(func() { a.shape = [accessSize]byte{} }) // no vCPU is running
 	return nil
 }
 

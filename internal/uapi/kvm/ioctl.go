@@ -74,4 +74,7 @@ const (
 	GetXCRs       = 0x8188aea6
 	SetXCRs       = 0x4188aea7
 	KVMClockCtrl  = 0xaead
+
+	GetNestedState = 0xc080aebe
+	SetNestedState = 0x4080aebf
 )

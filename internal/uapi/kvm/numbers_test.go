@@ -63,6 +63,8 @@ var numbers = map[string]uint64{
 	"KVM_GET_XCRS":                              GetXCRs,
 	"KVM_SET_XCRS":                              SetXCRs,
 	"KVM_KVMCLOCK_CTRL":                         KVMClockCtrl,
+	"KVM_GET_NESTED_STATE":                      GetNestedState,
+	"KVM_SET_NESTED_STATE":                      SetNestedState,
 	"KVM_CAP_IRQCHIP":                           uint64(CapIRQChip),
 	"KVM_CAP_HLT":                               uint64(CapHLT),
 	"KVM_CAP_USER_MEMORY":                       uint64(CapUserMemory),
