@@ -1,6 +1,8 @@
 package share
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -12,6 +14,15 @@ const (
 
 	lockSuccess = 0
 	lockBlocked = 1
+
+	lockFlagWait = 1 // P9_LOCK_FLAGS_BLOCK
+)
+
+// How long a lock is asked for again: one that the client does not, or does, want to wait for.
+const (
+	lockPause    = time.Millisecond // doubled each time
+	lockPatience = 7 * lockPause
+	lockWait     = 127 * lockPause
 )
 
 // lockRange is what Tlock and Tgetlock are about.
@@ -45,13 +56,17 @@ func (l *lockRange) flock() (*unix.Flock_t, error) {
 	return k, nil
 }
 
-// lock takes or gives back a lock on the host's file, which belongs to the fid (an open file
-// description lock). It never waits: a client that wants to asks again. In a read-only share
-// nothing is locked on the host, where a guest's lock would hold up others; guests keep their
-// own.
+// lock takes or gives back a lock on the host's file, which belongs to the fid (an open file description lock). In a
+// read-only share nothing is locked on the host, where a guest's lock would hold up others; guests keep their own.
+//
+// Linux sends flock(2) as a lock of the whole file. Such a lock is taken in both of the host's ways, so that it holds
+// against programs of the host whichever they use.
+//
+// A lock that another holds is asked for again for a moment. Linux gives a lock to the next of its own processes before
+// it tells that the last one has given it back, and whoever waits for a lock asks again after 30 s only.
 func (s *Session) lock(c *Call, d *decoder) error {
 	id, l := d.u32(), lockRange{typ: d.u8()}
-	d.u32() // flags: whether the client wants to wait
+	waits := d.u32()&lockFlagWait != 0
 	l.start, l.length, l.pid, l.client = d.u64(), d.u64(), d.u32(), d.str()
 	file, done, err := s.lockable(d, id)
 	if err != nil {
@@ -66,15 +81,58 @@ func (s *Session) lock(c *Call, d *decoder) error {
 		c.w.u8(lockSuccess)
 		return nil
 	}
-	switch err := unix.FcntlFlock(uintptr(file.fd), unix.F_OFD_SETLK, k); err {
+	patience := lockPatience
+	if waits {
+		patience = lockWait
+	}
+	for pause := lockPause; ; pause *= 2 {
+		err = file.lock(k)
+		if err != unix.EAGAIN || patience <= 0 {
+			break
+		}
+		time.Sleep(pause)
+		patience -= pause
+	}
+	switch err {
 	case nil:
 		c.w.u8(lockSuccess)
-	case unix.EAGAIN, unix.EACCES:
+	case unix.EAGAIN:
 		c.w.u8(lockBlocked)
 	default:
 		return err
 	}
 	return nil
+}
+
+// lock takes the lock on the host. EAGAIN says that another has it.
+func (f *openFile) lock(k *unix.Flock_t) error {
+	whole := k.Start == 0 && k.Len == 0
+	if whole {
+		if err := unix.Flock(f.fd, flockOp(k.Type)|unix.LOCK_NB); err != nil {
+			return err
+		}
+	}
+	err := unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, k)
+	switch {
+	case err == unix.EACCES:
+		err = unix.EAGAIN
+	case err == unix.EBADF && whole:
+		return nil // flock(2) takes a lock for writing also on a file that is open for reading
+	}
+	if err != nil && whole && k.Type != unix.F_UNLCK {
+		_ = unix.Flock(f.fd, unix.LOCK_UN)
+	}
+	return err
+}
+
+func flockOp(typ int16) int {
+	switch typ {
+	case unix.F_RDLCK:
+		return unix.LOCK_SH
+	case unix.F_WRLCK:
+		return unix.LOCK_EX
+	}
+	return unix.LOCK_UN
 }
 
 func (s *Session) getlock(c *Call, d *decoder) error {

@@ -40,3 +40,13 @@ func copyExecutable(t *testing.T, to string) {
 	must(t, err)
 	must(t, out.Close())
 }
+
+// What a user without privileges may do decides about these.
+func TestUnprivileged(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // they run as such a user anyway
+	}
+	for _, name := range []string{"TestOwner", "TestUnwritable"} {
+		t.Run(name, func(t *testing.T) { asNobody(t, name) })
+	}
+}

@@ -26,10 +26,14 @@ type xattr struct {
 	value []byte
 }
 
+// capability makes programs privileged. A guest can see it, since its kernel asks for it before it executes or changes a
+// file, and take it away, but not set it: the host's kernel would believe it.
+const capability = "security.capability"
+
 // sharedXattr reports whether the guest sees attributes of this name. Those of overlayfs, of
 // labels and of ACLs mean something to the host's kernel only.
 func sharedXattr(name string) bool {
-	return strings.HasPrefix(name, "user.") || name == "security.capability"
+	return strings.HasPrefix(name, "user.") || name == capability
 }
 
 // procPath names an O_PATH descriptor to calls that take no such descriptor.
@@ -133,7 +137,8 @@ func (s *Session) xattrcreate(_ *Call, d *decoder) error {
 		return unix.E2BIG
 	}
 	name := string(nameBytes)
-	if !sharedXattr(name) {
+	removes := size == 0 && flags == removeOnEmpty
+	if !sharedXattr(name) || name == capability && !removes {
 		return unix.EOPNOTSUPP
 	}
 	f, err := s.get(id)
