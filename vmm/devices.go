@@ -19,6 +19,7 @@ type devices struct {
 	board *legacy.Board
 	root  *pci.Root
 	agent *virtio.Port // nil without AgentPort
+	hvc   io.Writer    // input of virtio's console, nil without one
 	slots []int        // of the host's devices, in their order
 
 	transports []*virtio.Transport
@@ -119,7 +120,8 @@ func (d *devices) addConsole(v *VM, irqs interrupts) error {
 		ports = append(ports, agentproto.PortName)
 	}
 	console := virtio.NewConsole(virtio.ConsoleOptions{Output: v.console, Ports: ports})
-	d.agent = console.Port(agentproto.PortName)
+	d.agent, d.hvc = console.Port(agentproto.PortName), console.Input()
+	d.closers = append(d.closers, console)
 	return d.add(v, irqs, "console", console)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -265,6 +266,20 @@ func (v *VM) Agent() io.ReadWriteCloser { return v.devices.agent }
 
 // halted reports whether vCPUs are to return.
 func (v *VM) halted() bool { return v.stopping.Load() || v.resetting.Load() }
+
+// ConsoleInput returns a writer to the guest's console, which is the last one on its command
+// line. A write waits while the guest does not read, and fails when the VM is closed.
+func (v *VM) ConsoleInput() io.Writer {
+	at := strings.LastIndex(v.cfg.Cmdline, "console=")
+	if v.devices.hvc != nil && at >= 0 && strings.HasPrefix(v.cfg.Cmdline[at:], "console=hvc") {
+		return v.devices.hvc
+	}
+	return v.devices.board.UART.Input()
+}
+
+// PressPowerButton asks the guest to shut down, as ACPI's power button does. A guest without a program
+// that watches the button ignores it.
+func (v *VM) PressPowerButton() error { return v.devices.board.PM.PressPowerButton() }
 
 // end records why the VM ends, unless that is known, and lets Run stop the vCPUs. A reset may
 // be none of its ends.

@@ -90,6 +90,7 @@ func newRunCommand() *cobra.Command {
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
 	fs.BoolVar(&f.rng, "rng", true, "give the guest a random number device (virtio-rng)")
 	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end; without devices it is just stopped")
+	fs.StringVar(&f.spec.Name, "name", "", "the VM's ID for stile ps, ctl, console and logs (default: one that is made up)")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS, or ADDRESS,bind to bind it for the run; repeatable")
@@ -108,7 +109,7 @@ func newRunCommand() *cobra.Command {
 func (f *runFlags) consoleMode() bool { return len(f.spec.Initramfs) > 0 && len(f.args) == 0 }
 
 func (f *runFlags) run() error {
-	f.spec.Memory, f.spec.NoRNG = uint64(f.memory), !f.rng
+	f.spec.Memory, f.spec.NoRNG, f.spec.Command = uint64(f.memory), !f.rng, f.args
 	if err := f.validate(); err != nil {
 		return f.fail(err)
 	}
@@ -238,18 +239,26 @@ func (f *runFlags) runCommand() error {
 
 func (f *runFlags) bootFailed(s *signals, err error) error {
 	r := guest.Report{On: "host", Message: err.Error(), Status: guest.ExitStatus(err)}
-	switch r.Status {
-	case guest.ExitTimeout:
-		r.Reason = "boot-timeout"
-	case guest.ExitDied:
-		r.Reason = "died"
-	default:
-		r.Reason = "setup"
-	}
+	r.Reason = failure(err)
 	if status := s.status(); status != 0 {
 		r.Status, r.Reason = status, "killed"
 	}
 	return f.finish(r, err)
+}
+
+// failure names the reason why no command was run, for --json.
+func failure(err error) string {
+	var ended *guest.EndedError
+	if errors.As(err, &ended) {
+		return "killed"
+	}
+	switch guest.ExitStatus(err) {
+	case guest.ExitTimeout:
+		return "boot-timeout"
+	case guest.ExitDied:
+		return "died"
+	}
+	return "setup"
 }
 
 // outcome is how the command ended.
@@ -279,6 +288,9 @@ func (f *runFlags) execute(g *guest.Guest, s *signals) outcome {
 	defer s.forward(p)()
 	defer terminal.watchSize(func(w agentproto.Winsize) { _ = p.Resize(w) })() // a command that has ended has no terminal
 	status, err := p.Wait()
+	if ended := g.Ended(); ended != nil {
+		return outcome{guest.ExitStatus(ended), "killed", ended, true}
+	}
 	if ctx.Err() != nil {
 		if errors.Is(context.Cause(ctx), errTimeout) {
 			return outcome{guest.ExitTimeout, "timeout", fmt.Errorf("the command ran longer than %v and was killed", f.timeout), true}

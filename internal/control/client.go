@@ -105,7 +105,7 @@ func ids(dir string) ([]string, error) {
 	}
 	var list []string
 	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), socketSuffix); ok && CheckID(id) == nil {
+		if id, ok := strings.CutSuffix(e.Name(), SocketSuffix); ok && CheckID(id) == nil {
 			list = append(list, id)
 		}
 	}

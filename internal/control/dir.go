@@ -45,9 +45,10 @@ func dirName() string {
 	return filepath.Join(os.TempDir(), "stile-run-"+strconv.Itoa(os.Getuid()))
 }
 
-const socketSuffix = ".sock"
+// SocketSuffix follows the ID in the name of a socket.
+const SocketSuffix = ".sock"
 
-func socketPath(dir, id string) string { return filepath.Join(dir, id+socketSuffix) }
+func socketPath(dir, id string) string { return filepath.Join(dir, id+SocketSuffix) }
 
 // Path returns the path of a VM's socket.
 func Path(id string) (string, error) {

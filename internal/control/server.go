@@ -19,6 +19,8 @@ const (
 	maxConns = 64
 	// requestLimit is how long a client may take to say what it wants.
 	requestLimit = 10 * time.Second
+	// closeGrace is how long a viewer has to take the console's last words.
+	closeGrace = 500 * time.Millisecond
 )
 
 // Handler answers requests. Its methods may be called concurrently.
@@ -134,12 +136,14 @@ func (s *Server) serve(conn net.Conn) {
 	}
 }
 
-// Close removes the socket and ends all connections. Further calls return the first result.
+// Close removes the socket, lets streams that are at their end come to it, and ends all
+// connections. Further calls return the first result.
 func (s *Server) Close() error {
 	s.once.Do(func() {
 		s.err = errors.Join(os.Remove(s.path), s.listener.Close())
-		s.end()
+		defer time.AfterFunc(closeGrace, s.end).Stop()
 		s.conns.Wait()
+		s.end()
 	})
 	return s.err
 }

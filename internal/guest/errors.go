@@ -42,7 +42,10 @@ type NoQEMUError = lab.NoQEMUError
 func ExitStatus(err error) int {
 	var timeout *BootTimeoutError
 	var died *DiedError
+	var ended *EndedError
 	switch {
+	case errors.As(err, &ended):
+		return ended.ExitStatus()
 	case errors.As(err, &timeout):
 		return ExitTimeout
 	case errors.As(err, &died):

@@ -23,7 +23,7 @@ type Guest struct {
 	vm      *vmm.VM
 	session *session.Session
 	claim   *Claim
-	log     *tail
+	control *Control
 	cancel  context.CancelFunc
 	ready   chan struct{} // closed when the agent is connected and set up
 	ran     chan struct{} // closed when the VM has ended and result is set
@@ -64,35 +64,53 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 // the kernel's console, if not nil. ctx bounds the boot only.
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
-	g := &Guest{log: &tail{out: console}, ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
+	ctx, kill := context.WithCancelCause(ctx)
+	defer kill(nil)
+	g := &Guest{ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
 	var err error
 	if g.claim, err = CheckDevices(s); err != nil {
 		return nil, err
 	}
-	cfg, made, err := machine(ctx, s, g.log)
-	if err != nil {
+	if g.control, err = NewControl(s, OnHost, kill); err != nil {
 		return nil, err
+	}
+	if err := g.boot(ctx, s, console); err != nil {
+		if ended := g.control.Ended(); ended != nil {
+			err = ended
+		}
+		return nil, errors.Join(err, g.control.Close())
+	}
+	return g, nil
+}
+
+// boot makes the VM and connects to its agent. On an error all but the control socket is closed.
+func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
+	cfg, made, err := machine(ctx, s, g.control.Console(console))
+	if err != nil {
+		return err
 	}
 	g.mark("images")
 	if err := g.claim.Take(); err != nil {
-		return nil, err
+		return err
 	}
 	g.claim.Apply(&cfg)
 	cfg.PowerOff = g.powerOff
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
-		return nil, errors.Join(err, g.claim.Release())
+		return errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
+	g.control.start(&guestTarget{machineTarget{vm: g.vm, kill: cancel, typed: g.vm.ConsoleInput()}, g})
 	go func() {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
 	}()
 	if err := g.connect(ctx, s, made); err != nil {
 		g.stop()
-		return nil, &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.log.lines(tailLines)}
+		return &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.KernelLog()}
 	}
-	return g, nil
+	g.control.running(g.session.Hello().Kernel)
+	return nil
 }
 
 // tailLines is how many lines of the kernel's log a message about a dead guest has.
@@ -156,6 +174,9 @@ const diedGrace = 10 * time.Second
 func (g *Guest) died(err error) error {
 	select {
 	case <-g.ran:
+		if ended := g.control.Ended(); ended != nil {
+			return ended
+		}
 		return &DiedError{g.result}
 	case <-time.After(diedGrace):
 		return fmt.Errorf("%w, but its machine runs on", err)
@@ -199,7 +220,10 @@ func (g *Guest) Session() *session.Session { return g.session }
 func (g *Guest) Done() <-chan struct{} { return g.ran }
 
 // KernelLog returns the last lines of the kernel's log.
-func (g *Guest) KernelLog() []byte { return g.log.lines(tailLines) }
+func (g *Guest) KernelLog() []byte { return g.control.console.Lines(tailLines) }
+
+// Ended returns why the guest ends if that was asked for through its control socket, else nil.
+func (g *Guest) Ended() error { return g.control.Ended() }
 
 // WaitError turns an error of a command's Wait into the reason why the guest ended, if
 // the agent was lost.
@@ -243,7 +267,7 @@ func (g *Guest) powerOff() {
 func (g *Guest) Kill() (Report, error) {
 	g.stop()
 	r := g.report()
-	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release())
+	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release(), g.control.Close())
 }
 
 // stop ends the VM's run and the session.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/lab"
 )
 
@@ -119,7 +120,7 @@ func (h *LabHost) Env() []string {
 	env := []string{EnvNested + "=1"}
 	for _, e := range os.Environ() {
 		switch {
-		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, "TMPDIR="):
+		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, control.EnvDir+"="), strings.HasPrefix(e, "TMPDIR="):
 		case strings.HasPrefix(e, "PATH="):
 			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH="))
 		default:
@@ -129,7 +130,7 @@ func (h *LabHost) Env() []string {
 	if owner := ownerEnv(); owner != "" {
 		env = append(env, owner)
 	}
-	return append(env, images.EnvCache+"=/run/stile-cache")
+	return append(env, images.EnvCache+"=/run/stile-cache", control.EnvDir+"="+nestedRun)
 }
 
 // Times returns where the time of the resume went, in ms.

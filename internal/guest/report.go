@@ -21,6 +21,8 @@ type Report struct {
 	Message string `json:"message,omitempty"` // what went wrong
 	On      string `json:"on"`                // host, or lab
 	Kernel  string `json:"kernel,omitempty"`  // the guest kernel's release
+	ID      string `json:"id,omitempty"`      // the VM's, for stile logs
+	Log     string `json:"log,omitempty"`     // path of its console's log
 
 	// Lab says how long the steps of resuming the nested host took.
 	Lab       []PhaseTime       `json:"lab,omitempty"`
@@ -73,7 +75,7 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 }
 
 func (g *Guest) report() Report {
-	r := Report{On: "host"}
+	r := Report{On: "host", ID: g.control.ID(), Log: g.control.LogPath()}
 	if g.session != nil {
 		r.Kernel = g.session.Hello().Kernel
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -38,6 +39,8 @@ const (
 // Spec says which guest to boot. It is a plain value that can be sent to another
 // process.
 type Spec struct {
+	Name        string        `json:"name,omitempty"`      // the VM's ID for its control socket; "" makes one up
+	Command     []string      `json:"command,omitempty"`   // what the guest is for, as stile ps shows it
 	Kernel      string        `json:"kernel,omitempty"`    // path, packaged version, KernelHost; "" is the default kernel
 	Modules     string        `json:"modules,omitempty"`   // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
 	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
@@ -99,6 +102,9 @@ func (s Spec) Validate() error {
 		faults = append(faults, folder(s.Root))
 	}
 	faults = append(faults, validateFolders(s.Folders)...)
+	if s.Name != "" {
+		faults = append(faults, control.CheckID(s.Name))
+	}
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
 }
