@@ -74,7 +74,7 @@ func (v *VM) newDevices() (*devices, error) {
 // start connects the interrupts of the host's devices, which takes an interrupt controller.
 func (d *devices) start(h *hostDevices) error {
 	for i, dev := range h.devices {
-		if err := dev.step("interrupts", func() error { return dev.function.Start(d.slots[i]) }); err != nil {
+		if err := h.step(dev, "interrupts", func() error { return dev.function.Start(d.slots[i]) }); err != nil {
 			return fmt.Errorf("device %s: %w", dev.node.Name, err)
 		}
 	}

@@ -71,6 +71,9 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	if g.claim, err = CheckDevices(s); err != nil {
 		return nil, err
 	}
+	if len(s.Devices) > 0 {
+		g.mark("devices checked")
+	}
 	if g.control, err = NewControl(s, OnHost, kill); err != nil {
 		return nil, err
 	}
@@ -92,6 +95,9 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 	g.mark("images")
 	if err := g.claim.Take(); err != nil {
 		return err
+	}
+	if len(s.Devices) > 0 {
+		g.mark("devices bound")
 	}
 	g.claim.Apply(&cfg)
 	cfg.PowerOff = g.powerOff
