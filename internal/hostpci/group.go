@@ -100,7 +100,9 @@ func (h *Host) scanGroup(s *Snapshot, id int) {
 	s.groups[id] = g
 }
 
-func (s *Snapshot) sortGroups() { slices.SortFunc(s.Groups, func(a, b *Group) int { return a.ID - b.ID }) }
+func (s *Snapshot) sortGroups() {
+	slices.SortFunc(s.Groups, func(a, b *Group) int { return a.ID - b.ID })
+}
 
 func (h *Host) group(s *Snapshot, id int) *Group {
 	dir := iommuGroups + "/" + strconv.Itoa(id)
