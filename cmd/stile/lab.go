@@ -129,6 +129,7 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	add("--append", spec.Append...)
 	add("--env", f.environment()...)
 	add("--cwd", f.dir)
+	add("--on-oops", f.onOops)
 	add("--device", spec.Devices...)
 	add("--vfio", spec.VFIO)
 	add("--on-unplug", spec.OnUnplug)
@@ -144,6 +145,9 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	}
 	if spec.NoRNG {
 		args = append(args, "--rng=false")
+	}
+	if spec.KeepGoing {
+		args = append(args, "--keep-going")
 	}
 	if spec.PowerOff {
 		args = append(args, "--power-off")

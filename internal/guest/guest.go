@@ -24,6 +24,7 @@ type Guest struct {
 	session *session.Session
 	claim   *Claim
 	control *Control
+	running context.Context // ends with cancel
 	cancel  context.CancelFunc
 	ready   chan struct{} // closed when the agent is connected and set up
 	ran     chan struct{} // closed when the VM has ended and result is set
@@ -39,7 +40,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
-		HideAsyncPF: Nested(), HugePages: Nested(),
+		HideAsyncPF: Nested(), HugePages: Nested(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing, Notice: notice,
 	}
 	made, err := findImages(ctx, s)
 	if err != nil {
@@ -105,7 +106,7 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 		return errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
-	g.cancel = cancel
+	g.running, g.cancel = run, cancel
 	g.control.start(&guestTarget{machineTarget{vm: g.vm, kill: cancel, typed: g.vm.ConsoleInput()}, g})
 	go func() {
 		defer close(g.ran)
@@ -141,8 +142,11 @@ func KernelLog(err error) []byte {
 }
 
 func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+	ctx, cancel := s.bootContext(ctx)
 	defer cancel()
+	if !s.KeepGoing {
+		go g.watchBoot(ctx)
+	}
 	// A VM that ends must end the wait for its agent.
 	ctx, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
@@ -161,6 +165,9 @@ func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
 	if err == nil {
 		g.mark("ready")
 		close(g.ready)
+		if !s.KeepGoing {
+			go g.watch(g.running)
+		}
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
@@ -189,12 +196,18 @@ func (g *Guest) died(err error) error {
 	}
 }
 
+// quietLevel is the console's level once the guest is up: warnings, and all that is worse.
+const quietLevel = 5
+
 func setup(s Spec, made Images) *agentproto.Setup {
 	out := &agentproto.Setup{Hostname: "stile", UnixNano: time.Now().UnixNano(), Env: environment(s)}
 	if s.Root == RootHost || s.rootIsFolder() {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
 	out.Mounts = s.folderMounts()
+	if !s.Verbose {
+		out.ConsoleLevel = quietLevel
+	}
 	made.mountModules(s, out)
 	return out
 }

@@ -66,7 +66,11 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 	nested.Env = append(h.Env(), o.Env...)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	go func() { end(h.watch(ctx)) }()
+	go func() {
+		if watchPulse(ctx, h.Session(), pulseInterval, pulseLimit) {
+			end(errStuck)
+		}
+	}()
 	status, err := h.Host.Run(ctx, &nested)
 	if cause := context.Cause(ctx); errors.Is(cause, errStuck) {
 		err = cause
@@ -77,34 +81,6 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 // errStuck says that the nested host does nothing any more, which no deadline inside it
 // can notice.
 var errStuck = errors.New("the lab's nested host does not answer any more and was ended; run again, and please report it if it happens often")
-
-const (
-	// pulseInterval is how often the nested host's agent is asked whether it lives.
-	pulseInterval = 10 * time.Second
-	// pulseLimit is how long it may take to answer. Under emulation on a busy machine
-	// seconds are ordinary.
-	pulseLimit = time.Minute
-)
-
-// watch returns errStuck once the nested host does not answer, nil when ctx ends.
-func (h *LabHost) watch(ctx context.Context) error {
-	tick := time.NewTicker(pulseInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		pulse, cancel := context.WithTimeout(ctx, pulseLimit)
-		_, err := h.Session().Pull(pulse, "/proc/version", io.Discard)
-		stuck := err != nil && errors.Is(pulse.Err(), context.DeadlineExceeded)
-		cancel()
-		if stuck {
-			return errStuck
-		}
-	}
-}
 
 // Program is this program's path in the nested host.
 func (h *LabHost) Program() string {

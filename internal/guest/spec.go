@@ -4,6 +4,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -50,8 +51,10 @@ type Spec struct {
 	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot or a folder
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
-	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
-	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
+	NoRNG       bool          `json:"no_rng,omitempty"` // leave out virtio-rng
+	StopOnOops  bool          `json:"stop_on_oops,omitempty"`
+	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
+	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps
 
 	Folders []Folder `json:"folders,omitempty"` // of the host, mounted in the guest
 
@@ -65,6 +68,14 @@ type Spec struct {
 // have to let go of devices that outlive it. All else that a guest has is thrown away with it, and a power-off takes a
 // second under emulation.
 func (s Spec) keeps() bool { return s.PowerOff || len(s.Devices) > 0 }
+
+// bootContext bounds the boot.
+func (s Spec) bootContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.KeepGoing {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+}
 
 // withDefaults fills in what is not set.
 func (s Spec) withDefaults() Spec {

@@ -104,7 +104,7 @@ func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
 }
 
 func (g *LabGuest) connect(ctx context.Context, s Spec, made Images, conn io.ReadWriteCloser) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+	ctx, cancel := s.bootContext(ctx)
 	defer cancel()
 	var err error
 	if g.session, err = session.Dial(ctx, conn); err == nil {
