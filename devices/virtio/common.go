@@ -70,6 +70,8 @@ func (t *Transport) register(off uint64) (v, start, width uint64) {
 	case off == regStatus:
 		return uint64(t.status.Load()), off, 1
 	case off == regGeneration:
+		t.configMu.RLock() // not between a change and its new generation
+		defer t.configMu.RUnlock()
 		return uint64(t.generation.Load() & 0xff), off, 1
 	case off >= commonSize:
 		return 0, off, 1

@@ -115,6 +115,8 @@ func (*isrRegs) Write(uint64, []byte) {}
 
 func (r *deviceRegs) Read(off uint64, p []byte) {
 	clear(p)
+	r.configMu.RLock()
+	defer r.configMu.RUnlock()
 	if size := uint64(r.info.ConfigSize); off < size {
 		r.dev.ReadConfig(int(off), p[:min(uint64(len(p)), size-off)])
 	}

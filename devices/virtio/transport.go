@@ -45,6 +45,7 @@ type Transport struct {
 	regs []queueRegs
 
 	status       atomic.Uint32 // written with mu held but for statusNeedsReset
+	configMu     sync.RWMutex  // held for writing while the device's configuration changes, see ChangeConfig
 	generation   atomic.Uint32
 	configVector atomic.Uint32
 
@@ -119,8 +120,15 @@ func (t *Transport) Function() *pci.Function { return t.fn }
 
 // ConfigChanged tells the driver that the device's configuration changed. The device
 // calls it after the change.
-func (t *Transport) ConfigChanged() error {
+func (t *Transport) ConfigChanged() error { return t.ChangeConfig(func() {}) }
+
+// ChangeConfig lets change change the device's configuration and tells the driver. No driver reads while change runs:
+// one that has read a field in two parts sees by the generation that they do not belong together (4.1.4.3.1).
+func (t *Transport) ChangeConfig(change func()) error {
+	t.configMu.Lock()
+	change()
 	t.generation.Add(1)
+	t.configMu.Unlock()
 	if t.status.Load()&statusDriverOK == 0 {
 		return nil
 	}
