@@ -38,6 +38,7 @@ type Config struct {
 	Memory  uint64 // bytes of guest RAM; required
 
 	Shares    []Share // folders, each a virtio-9p device
+	Disks     []Disk  // each a virtio-blk device
 	AgentPort bool    // a virtio-console port for the agent, see VM.Agent
 	NoRNG     bool    // leave out virtio-rng
 	NoConsole bool    // leave out virtio-console, which has the agent's port too
@@ -65,11 +66,6 @@ type Config struct {
 	// Notice is told what the user should know while the VM is made and runs. It may be called
 	// concurrently, and must not block. Nil ignores it.
 	Notice func(text string)
-
-	// StopOnOops ends the VM when the guest's kernel tells of a fault that it survives.
-	StopOnOops bool
-	// KeepGoing leaves a guest whose kernel panicked or locked up as it is, for a debugger.
-	KeepGoing bool
 
 	// Console receives what the guest writes to its serial line and to hvc0. It is
 	// called by one goroutine at a time and should not block for long. Nil discards.
@@ -127,6 +123,7 @@ func (c *Config) Validate() error {
 		fault("on reboot %q: must be %s or %s", c.OnReboot, RebootExit, RebootReset)
 	}
 	c.validateDevices(fault)
+	c.validateDisks(fault)
 	tags := make(map[string]bool)
 	for _, s := range c.Shares {
 		switch {

@@ -4,36 +4,42 @@ import (
 	"bytes"
 	"io"
 	"sync"
+	"time"
 )
 
-const maxLine = 512 // bytes of one line that are looked at
+const (
+	// panicMark is how Linux begins the line that tells of a panic.
+	panicMark = "Kernel panic - not syncing"
+	// panicGrace is how long a guest that said it panicked may go on to say where,
+	// before the VM ends. With panic=-1 on its command line it ends sooner by itself.
+	panicGrace = 5 * time.Second
+	maxLine    = 512 // bytes of one line that are looked at
+)
 
-// console passes on what the guest prints and notices trouble in it. The serial line
+// console passes on what the guest prints and notices a panic in it. The serial line
 // and hvc0 share one; Write may be called concurrently and never fails, for a full disk
 // behind the log is no reason to stop a device.
 type console struct {
-	trouble func(Result) // called once for each kind of trouble; nil for nobody
-	marks   []mark
+	onPanic func() // called once, panicGrace after the mark
 
-	mu   sync.Mutex
-	out  io.Writer
-	line []byte // the current line's beginning
-	told map[Reason]Result
-	size uint64 // bytes written so far
+	mu    sync.Mutex
+	out   io.Writer
+	line  []byte // the current line's beginning
+	panic string // the line that told of a panic
+	timer *time.Timer
 }
 
-func newConsole(out io.Writer, trouble func(Result)) *console {
+func newConsole(out io.Writer, onPanic func()) *console {
 	if out == nil {
 		out = io.Discard
 	}
-	return &console{trouble: trouble, marks: marks(), out: out, line: make([]byte, 0, maxLine), told: make(map[Reason]Result)}
+	return &console{out: out, onPanic: onPanic, line: make([]byte, 0, maxLine)}
 }
 
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, _ = c.out.Write(p)
-	c.size += uint64(len(p))
 	for rest := p; len(rest) > 0; {
 		part, tail, ended := bytes.Cut(rest, []byte{'\n'})
 		c.line = append(c.line, part[:min(len(part), maxLine-len(c.line))]...)
@@ -47,28 +53,24 @@ func (c *console) Write(p []byte) (int, error) {
 }
 
 func (c *console) endLine() {
-	r, found := find(c.marks, c.line)
+	if i := bytes.Index(c.line, []byte(panicMark)); i >= 0 && c.panic == "" {
+		c.panic = string(bytes.TrimRight(c.line[i:], "\r"))
+		c.timer = time.AfterFunc(panicGrace, c.onPanic)
+	}
 	c.line = c.line[:0]
-	if !found || c.told[r.Reason].Reason != "" {
-		return
-	}
-	c.told[r.Reason] = r
-	if c.trouble != nil {
-		go c.trouble(r) // it may end the VM, which waits for consoles
-	}
 }
 
-// found returns the trouble of a kind that the guest told of, if it did.
-func (c *console) found(kind Reason) (Result, bool) {
+// panicked returns the line that told of a panic, "" if there was none.
+func (c *console) panicked() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r, ok := c.told[kind]
-	return r, ok
+	return c.panic
 }
 
-// written returns how many bytes the guest has printed.
-func (c *console) written() uint64 {
+func (c *console) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.size
+	if c.timer != nil {
+		c.timer.Stop()
+	}
 }

@@ -46,6 +46,7 @@ type Config struct {
 	Memory  uint64        // bytes
 	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
 	Folders []Folder      // of the host, mounted in the guest
+	Disks   []Disk        // /dev/vda and on; one that is written to makes PowerOff so
 	Timeout time.Duration // for the boot; 0 is four minutes
 	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
 	PowerOff bool
@@ -58,7 +59,7 @@ type Folder = guest.Folder
 func (c Config) spec() guest.Spec {
 	return guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		Folders: c.Folders, BootTimeout: c.Timeout, PowerOff: c.PowerOff,
+		Folders: c.Folders, Disks: c.Disks, BootTimeout: c.Timeout, PowerOff: c.PowerOff,
 	}
 }
 

@@ -73,9 +73,6 @@ func startFailed(g *guest.Guest, err error) outcome {
 // lost explains an error of the session: mostly a guest that died.
 func lost(g *guest.Guest, err error) outcome {
 	why := g.WaitError(err)
-	if ended := g.Ended(); ended != nil {
-		return outcome{guest.ExitStatus(ended), "killed", ended, true}
-	}
 	if errors.Is(why, session.ErrAgentLost) || guest.ExitStatus(why) == guest.ExitDied {
 		return outcome{guest.ExitDied, "died", g.WithLog(why), true}
 	}

@@ -23,8 +23,7 @@ type Guest struct {
 	vm      *vmm.VM
 	session *session.Session
 	claim   *Claim
-	control *Control
-	running context.Context // ends with cancel
+	log     *tail
 	cancel  context.CancelFunc
 	ready   chan struct{} // closed when the agent is connected and set up
 	ran     chan struct{} // closed when the VM has ended and result is set
@@ -40,7 +39,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
-		HideAsyncPF: Nested(), HugePages: Nested(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing, Notice: notice,
+		HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
 	}
 	made, err := findImages(ctx, s)
 	if err != nil {
@@ -65,59 +64,35 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 // the kernel's console, if not nil. ctx bounds the boot only.
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
-	ctx, kill := context.WithCancelCause(ctx)
-	defer kill(nil)
-	g := &Guest{ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
+	g := &Guest{log: &tail{out: console}, ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
 	var err error
 	if g.claim, err = CheckDevices(s); err != nil {
 		return nil, err
 	}
-	if len(s.Devices) > 0 {
-		g.mark("devices checked")
-	}
-	if g.control, err = NewControl(s, OnHost, kill); err != nil {
-		return nil, err
-	}
-	if err := g.boot(ctx, s, console); err != nil {
-		if ended := g.control.Ended(); ended != nil {
-			err = ended
-		}
-		return nil, errors.Join(err, g.control.Close())
-	}
-	return g, nil
-}
-
-// boot makes the VM and connects to its agent. On an error all but the control socket is closed.
-func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
-	cfg, made, err := machine(ctx, s, g.control.Console(console))
+	cfg, made, err := machine(ctx, s, g.log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	g.mark("images")
 	if err := g.claim.Take(); err != nil {
-		return err
-	}
-	if len(s.Devices) > 0 {
-		g.mark("devices bound")
+		return nil, err
 	}
 	g.claim.Apply(&cfg)
 	cfg.PowerOff = g.powerOff
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
-		return errors.Join(err, g.claim.Release())
+		return nil, errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
-	g.running, g.cancel = run, cancel
-	g.control.start(&guestTarget{machineTarget{vm: g.vm, kill: cancel, typed: g.vm.ConsoleInput()}, g})
+	g.cancel = cancel
 	go func() {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
 	}()
 	if err := g.connect(ctx, s, made); err != nil {
 		g.stop()
-		return &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.KernelLog()}
+		return nil, &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.log.lines(tailLines)}
 	}
-	g.control.running(g.session.Hello().Kernel)
-	return nil
+	return g, nil
 }
 
 // tailLines is how many lines of the kernel's log a message about a dead guest has.
@@ -142,11 +117,8 @@ func KernelLog(err error) []byte {
 }
 
 func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
-	ctx, cancel := s.bootContext(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
 	defer cancel()
-	if !s.KeepGoing {
-		go g.watchBoot(ctx)
-	}
 	// A VM that ends must end the wait for its agent.
 	ctx, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
@@ -165,9 +137,6 @@ func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
 	if err == nil {
 		g.mark("ready")
 		close(g.ready)
-		if !s.KeepGoing {
-			go g.watch(g.running)
-		}
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
@@ -187,27 +156,21 @@ const diedGrace = 10 * time.Second
 func (g *Guest) died(err error) error {
 	select {
 	case <-g.ran:
-		if ended := g.control.Ended(); ended != nil {
-			return ended
-		}
 		return &DiedError{g.result}
 	case <-time.After(diedGrace):
 		return fmt.Errorf("%w, but its machine runs on", err)
 	}
 }
 
-// quietLevel is the console's level once the guest is up: warnings, and all that is worse.
-const quietLevel = 5
-
 func setup(s Spec, made Images) *agentproto.Setup {
 	out := &agentproto.Setup{Hostname: "stile", UnixNano: time.Now().UnixNano(), Env: environment(s)}
+	if s.rootIsImage() {
+		out.Root = agentproto.Mount{Kind: agentproto.MountBlock, Source: rootDevice}
+	}
 	if s.Root == RootHost || s.rootIsFolder() {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
 	out.Mounts = s.folderMounts()
-	if !s.Verbose {
-		out.ConsoleLevel = quietLevel
-	}
 	made.mountModules(s, out)
 	return out
 }
@@ -239,10 +202,7 @@ func (g *Guest) Session() *session.Session { return g.session }
 func (g *Guest) Done() <-chan struct{} { return g.ran }
 
 // KernelLog returns the last lines of the kernel's log.
-func (g *Guest) KernelLog() []byte { return g.control.console.Lines(tailLines) }
-
-// Ended returns why the guest ends if that was asked for through its control socket, else nil.
-func (g *Guest) Ended() error { return g.control.Ended() }
+func (g *Guest) KernelLog() []byte { return g.log.lines(tailLines) }
 
 // WaitError turns an error of a command's Wait into the reason why the guest ended, if
 // the agent was lost.
@@ -286,7 +246,7 @@ func (g *Guest) powerOff() {
 func (g *Guest) Kill() (Report, error) {
 	g.stop()
 	r := g.report()
-	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release(), g.control.Close())
+	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release())
 }
 
 // stop ends the VM's run and the session.
@@ -315,6 +275,6 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: cmdline, CPUs: s.CPUs, Memory: s.Memory,
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
-		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(),
+		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
 	}, err
 }

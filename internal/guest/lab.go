@@ -7,13 +7,14 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
-	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/lab"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 // LabHost is a resumed nested host in which guests of one Spec can be booted.
@@ -21,7 +22,11 @@ type LabHost struct {
 	*lab.Host
 	self   string // this program's path in the nested host
 	images Images
+	locks  vmm.Images // of the guest's disks; nil without
 }
+
+// Close ends the nested host with all that runs in it, and unlocks the guest's disks.
+func (h *LabHost) Close() error { return errors.Join(h.Host.Close(), h.locks.Close()) }
 
 // ResumeLab is OpenLab with room for a guest of s, and with the images of s made outside, where they
 // are kept: the nested host forgets everything.
@@ -38,11 +43,16 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 	if s.Kernel == "" {
 		made.Kernel = path.Join(agent.Preloaded, preloadedKernel)
 	}
-	host, err := openLab(ctx, cache, l, s.Memory, progress)
+	locks, written, err := s.lockDisks()
 	if err != nil {
 		return nil, err
 	}
-	host.images = made
+	l.Writable = append(slices.Clone(l.Writable), written...)
+	host, err := openLab(ctx, cache, l, s.Memory, progress)
+	if err != nil {
+		return nil, errors.Join(err, locks.Close())
+	}
+	host.images, host.locks = made, locks
 	return host, nil
 }
 
@@ -66,11 +76,7 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 	nested.Env = append(h.Env(), o.Env...)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	go func() {
-		if watchPulse(ctx, h.Session(), pulseInterval, pulseLimit) {
-			end(errStuck)
-		}
-	}()
+	go func() { end(h.watch(ctx)) }()
 	status, err := h.Host.Run(ctx, &nested)
 	if cause := context.Cause(ctx); errors.Is(cause, errStuck) {
 		err = cause
@@ -81,6 +87,34 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 // errStuck says that the nested host does nothing any more, which no deadline inside it
 // can notice.
 var errStuck = errors.New("the lab's nested host does not answer any more and was ended; run again, and please report it if it happens often")
+
+const (
+	// pulseInterval is how often the nested host's agent is asked whether it lives.
+	pulseInterval = 10 * time.Second
+	// pulseLimit is how long it may take to answer. Under emulation on a busy machine
+	// seconds are ordinary.
+	pulseLimit = time.Minute
+)
+
+// watch returns errStuck once the nested host does not answer, nil when ctx ends.
+func (h *LabHost) watch(ctx context.Context) error {
+	tick := time.NewTicker(pulseInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		pulse, cancel := context.WithTimeout(ctx, pulseLimit)
+		_, err := h.Session().Pull(pulse, "/proc/version", io.Discard)
+		stuck := err != nil && errors.Is(pulse.Err(), context.DeadlineExceeded)
+		cancel()
+		if stuck {
+			return errStuck
+		}
+	}
+}
 
 // Program is this program's path in the nested host.
 func (h *LabHost) Program() string {
@@ -96,7 +130,7 @@ func (h *LabHost) Env() []string {
 	env := []string{EnvNested + "=1"}
 	for _, e := range os.Environ() {
 		switch {
-		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, control.EnvDir+"="), strings.HasPrefix(e, "TMPDIR="):
+		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, "TMPDIR="):
 		case strings.HasPrefix(e, "PATH="):
 			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH="))
 		default:
@@ -106,7 +140,7 @@ func (h *LabHost) Env() []string {
 	if owner := ownerEnv(); owner != "" {
 		env = append(env, owner)
 	}
-	return append(env, images.EnvCache+"=/run/stile-cache", control.EnvDir+"="+nestedRun)
+	return append(env, images.EnvCache+"=/run/stile-cache")
 }
 
 // Times returns where the time of the resume went, in ms.

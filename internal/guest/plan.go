@@ -52,7 +52,7 @@ func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
 			return nil, err
 		}
 	}
-	snapshot, err := c.scan()
+	snapshot, err := host.Scan()
 	if err != nil {
 		return nil, err
 	}

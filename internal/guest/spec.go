@@ -4,14 +4,13 @@
 package guest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
-	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -40,23 +39,21 @@ const (
 // Spec says which guest to boot. It is a plain value that can be sent to another
 // process.
 type Spec struct {
-	Name        string        `json:"name,omitempty"`      // the VM's ID for its control socket; "" makes one up
-	Command     []string      `json:"command,omitempty"`   // what the guest is for, as stile ps shows it
 	Kernel      string        `json:"kernel,omitempty"`    // path, packaged version, KernelHost; "" is the default kernel
 	Modules     string        `json:"modules,omitempty"`   // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
 	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
 	Append      []string      `json:"append,omitempty"`    // words for the kernel's command line
 	CPUs        int           `json:"cpus,omitempty"`
 	Memory      uint64        `json:"memory,omitempty"` // bytes
-	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot or a folder
+	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot, a folder or a disk image
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
-	NoRNG       bool          `json:"no_rng,omitempty"` // leave out virtio-rng
-	StopOnOops  bool          `json:"stop_on_oops,omitempty"`
-	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
-	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps
+	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
+	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
 
 	Folders []Folder `json:"folders,omitempty"` // of the host, mounted in the guest
+
+	Disks []vmm.Disk `json:"disks,omitempty"`
 
 	Devices       []string `json:"devices,omitempty"`         // of the host, as ParseDevice takes them
 	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
@@ -65,16 +62,10 @@ type Spec struct {
 }
 
 // keeps reports whether the guest has to power off in order at its end: where it was asked for, and where drivers
-// have to let go of devices that outlive it. All else that a guest has is thrown away with it, and a power-off takes a
-// second under emulation.
-func (s Spec) keeps() bool { return s.PowerOff || len(s.Devices) > 0 }
-
-// bootContext bounds the boot.
-func (s Spec) bootContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.KeepGoing {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+// have to let go of devices that outlive it, or file systems to be written to disks. All else that a guest has is thrown away
+// with it, and a power-off takes a second under emulation.
+func (s Spec) keeps() bool {
+	return s.PowerOff || len(s.Devices) > 0 || slices.ContainsFunc(s.Disks, vmm.Disk.Writes)
 }
 
 // withDefaults fills in what is not set.
@@ -113,16 +104,17 @@ func (s Spec) Validate() error {
 		faults = append(faults, folder(s.Root))
 	}
 	faults = append(faults, validateFolders(s.Folders)...)
-	if s.Name != "" {
-		faults = append(faults, control.CheckID(s.Name))
-	}
+	faults = append(faults, s.validateDisks())
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
 }
 
-func (s Spec) rootIsFolder() bool {
-	return s.Root != RootHost && s.Root != RootNone && s.Root != RootURoot
+// rootIsWord reports whether the root is none that has a path.
+func (s Spec) rootIsWord() bool {
+	return s.Root == "" || s.Root == RootHost || s.Root == RootNone || s.Root == RootURoot
 }
+
+func (s Spec) rootIsFolder() bool { return !s.rootIsWord() && !s.rootIsImage() }
 
 func readable(path string) error {
 	f, err := os.Open(path)
@@ -135,10 +127,10 @@ func readable(path string) error {
 func folder(path string) error {
 	st, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("root %s: %w; --root takes host, none, uroot or a folder", path, err)
+		return fmt.Errorf("root %s: %w; --root takes host, none, uroot, a folder or a disk image", path, err)
 	}
 	if !st.IsDir() {
-		return fmt.Errorf("root %s is not a folder; --root takes host, none, uroot or a folder", path)
+		return fmt.Errorf("root %s is not a folder; --root takes host, none, uroot, a folder or a disk image", path)
 	}
 	return nil
 }
@@ -168,7 +160,13 @@ func (s Spec) Absolute() (Spec, error) {
 		folders[i] = f
 	}
 	s.Folders = folders
-	if s.Root != "" && s.rootIsFolder() {
+	disks := make([]vmm.Disk, len(s.Disks))
+	for i, d := range s.Disks {
+		d.Path = abs(d.Path)
+		disks[i] = d
+	}
+	s.Disks = disks
+	if !s.rootIsWord() {
 		s.Root = abs(s.Root)
 	}
 	return s, err

@@ -89,18 +89,10 @@ func (h *Host) scanGroups(s *Snapshot) {
 		if err != nil || id < 0 {
 			continue
 		}
-		h.scanGroup(s, id)
+		g := h.group(s, id)
+		s.Groups = append(s.Groups, g)
+		s.groups[id] = g
 	}
-	s.sortGroups()
-}
-
-func (h *Host) scanGroup(s *Snapshot, id int) {
-	g := h.group(s, id)
-	s.Groups = append(s.Groups, g)
-	s.groups[id] = g
-}
-
-func (s *Snapshot) sortGroups() {
 	slices.SortFunc(s.Groups, func(a, b *Group) int { return a.ID - b.ID })
 }
 

@@ -17,7 +17,7 @@ import (
 
 func main() {
 	if len(os.Args) != 3 {
-		fatal(errors.New("usage: hardware edu|msi|memory|decode|serial|picture VENDOR:DEVICE"))
+		fatal(errors.New("usage: hardware edu|msi|memory|decode VENDOR:DEVICE"))
 	}
 	dir, err := find(os.Args[2])
 	if err == nil {
@@ -30,10 +30,6 @@ func main() {
 			err = shared(dir)
 		case "decode":
 			err = decode(dir)
-		case "serial":
-			err = serial(dir)
-		case "picture":
-			err = picture(dir)
 		default:
 			err = fmt.Errorf("no task %q", os.Args[1])
 		}
