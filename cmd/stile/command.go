@@ -62,15 +62,22 @@ func (f *runFlags) environment() []string {
 }
 
 // startFailed explains why the command could not be started in g.
-func startFailed(g *guest.Guest, err error) outcome {
+func (f *runFlags) startFailed(g *guest.Guest, err error) outcome {
 	var start *session.StartError
 	if errors.As(err, &start) {
 		return outcome{status: start.ExitCode(), reason: "not-started", err: err}
 	}
+	return f.lost(g, err)
+}
+
+// lost explains an error of the session: mostly a guest that died, unless it may boot again.
+func (f *runFlags) lost(g *guest.Guest, err error) outcome {
+	if f.spec.Reboots() && errors.Is(err, session.ErrAgentLost) {
+		return outcome{err: err}
+	}
 	return lost(g, err)
 }
 
-// lost explains an error of the session: mostly a guest that died.
 func lost(g *guest.Guest, err error) outcome {
 	why := g.WaitError(err)
 	if errors.Is(why, session.ErrAgentLost) || guest.ExitStatus(why) == guest.ExitDied {

@@ -115,6 +115,7 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	add("--device", spec.Devices...)
 	add("--vfio", spec.VFIO)
 	add("--on-unplug", spec.OnUnplug)
+	add("--on-reboot", spec.OnReboot)
 	add("--on-device-error", spec.OnDeviceError)
 	for _, folder := range spec.Folders {
 		add("--"+string(folder.Mode), folder.String())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -44,6 +45,11 @@ runs on your terminal.
 With -i and no command, the kernel and the initramfs are booted as they are, with the
 serial console on your terminal; the VM ends when the guest powers off or reboots. In
 the lab a few words on the kernel's command line spare it time; yours come last.
+
+With --on-reboot reset a guest that reboots is booted again, from the same files and
+with the same devices, and its command is started anew: in its environment
+STILE_REBOOTS says how often that was. What it has not read of stdin is still there,
+--timeout counts on. A kernel panic and a triple fault end the VM nevertheless.
 
 Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
 executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout
@@ -91,6 +97,7 @@ func newRunCommand() *cobra.Command {
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
 	fs.BoolVar(&f.rng, "rng", true, "give the guest a random number device (virtio-rng)")
 	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end; without devices it is just stopped")
+	fs.StringVar(&f.spec.OnReboot, "on-reboot", string(vmm.RebootExit), "when the guest reboots: exit, or reset the VM and boot it again")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS, or ADDRESS,bind to bind it for the run; repeatable")
@@ -264,33 +271,64 @@ type outcome struct {
 // errTimeout is the cause of a context that --timeout ended.
 var errTimeout = errors.New("timeout")
 
-// execute runs the command in g.
+// execute runs the command in g, anew after each reboot where that is asked for.
 func (f *runFlags) execute(g *guest.Guest, s *signals) outcome {
 	ctx, cancel := s.command(f.timeout)
 	defer cancel()
+	input := newSharedInput(os.Stdin)
+	for reboots := 0; ; reboots++ {
+		o := f.attempt(ctx, g, s, input, reboots)
+		if !f.spec.Reboots() || !errors.Is(o.err, session.ErrAgentLost) {
+			return o
+		}
+		s.expect()
+		if err := g.AwaitReboot(ctx); err != nil {
+			if ctx.Err() != nil {
+				return f.stopped(ctx, s)
+			}
+			return lost(g, err)
+		}
+	}
+}
+
+// attempt runs the command once. The outcome's error is session.ErrAgentLost where the guest may
+// boot again.
+func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, input *sharedInput, reboots int) outcome {
 	cmd, terminal, err := f.command()
 	if err != nil {
 		return outcome{guest.ExitSetup, "setup", err, true}
 	}
 	defer terminal.restore()
+	if f.spec.Reboots() {
+		stdin := input.reader()
+		defer stdin.Close()
+		cmd.Stdin, cmd.Env = stdin, append(cmd.Env, fmt.Sprintf("%s=%d", envReboots, reboots))
+	}
 	p, err := g.Session().Start(ctx, cmd)
 	if err != nil {
-		return startFailed(g, err)
+		return f.startFailed(g, err)
 	}
 	defer s.forward(p)()
 	defer terminal.watchSize(func(w agentproto.Winsize) { _ = p.Resize(w) })() // a command that has ended has no terminal
 	status, err := p.Wait()
-	if ctx.Err() != nil {
-		if errors.Is(context.Cause(ctx), errTimeout) {
-			return outcome{guest.ExitTimeout, "timeout", fmt.Errorf("the command ran longer than %v and was killed", f.timeout), true}
-		}
-		return outcome{s.status(), "killed", nil, true}
-	}
-	if err != nil {
-		return lost(g, err)
-	}
-	if status.Signal != 0 {
+	switch {
+	case ctx.Err() != nil:
+		return f.stopped(ctx, s)
+	case err != nil:
+		return f.lost(g, err)
+	case status.Signal != 0:
 		return outcome{status: status.ExitCode(), reason: "signal"}
 	}
 	return outcome{status: status.ExitCode(), reason: "exit"}
+}
+
+// envReboots tells a command how often its guest was booted again.
+const envReboots = "STILE_REBOOTS"
+
+// stopped says why ctx has ended the command.
+func (f *runFlags) stopped(ctx context.Context, s *signals) outcome {
+	if errors.Is(context.Cause(ctx), errTimeout) {
+		return outcome{guest.ExitTimeout, "timeout", fmt.Errorf("the command ran longer than %v and was killed", f.timeout), true}
+	}
+	return outcome{s.status(), "killed", nil, true}
 }

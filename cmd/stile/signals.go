@@ -84,10 +84,15 @@ func (s *signals) boot() context.Context { return s.killed }
 
 // command returns a context for the command, ended by a second signal or a timeout.
 func (s *signals) command(timeout time.Duration) (context.Context, context.CancelFunc) {
-	s.mu.Lock()
-	s.starting = true
-	s.mu.Unlock()
+	s.expect()
 	return s.limited(timeout)
+}
+
+// expect keeps signals for a command that is about to be started.
+func (s *signals) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.starting = true
 }
 
 // limited returns a context that a signal or a timeout ends.

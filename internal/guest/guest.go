@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -20,17 +21,19 @@ const rootTag = "stile.root"
 // Guest is a running VM whose agent is connected and set up. Its methods may be called
 // concurrently.
 type Guest struct {
-	vm      *vmm.VM
-	session *session.Session
-	claim   *Claim
-	log     *tail
-	cancel  context.CancelFunc
-	ready   chan struct{} // closed when the agent is connected and set up
-	ran     chan struct{} // closed when the VM has ended and result is set
-	result  vmm.Result
-	runErr  error
-	marks   []vmm.Phase
-	keeps   bool // whether the guest has to power off at its end
+	spec     Spec
+	made     Images
+	vm       *vmm.VM
+	session  atomic.Pointer[session.Session] // nil until the agent has said hello
+	claim    *Claim
+	log      *tail
+	cancel   context.CancelFunc
+	ready    atomic.Bool   // the agent is connected and set up
+	rebooted chan struct{} // has room for one: the guest has reset itself, see AwaitReboot
+	ran      chan struct{} // closed when the VM has ended and result is set
+	result   vmm.Result
+	runErr   error
+	marks    []vmm.Phase
 }
 
 // machine returns the VM that boots s: images are found, built or downloaded as needed.
@@ -40,6 +43,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
 		HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
+		OnReboot: vmm.RebootPolicy(s.OnReboot),
 	}
 	made, err := findImages(ctx, s)
 	if err != nil {
@@ -64,7 +68,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 // the kernel's console, if not nil. ctx bounds the boot only.
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
-	g := &Guest{log: &tail{out: console}, ready: make(chan struct{}), ran: make(chan struct{}), keeps: s.keeps()}
+	g := &Guest{spec: s, log: &tail{out: console}, rebooted: make(chan struct{}, 1), ran: make(chan struct{})}
 	var err error
 	if g.claim, err = CheckDevices(s); err != nil {
 		return nil, err
@@ -73,12 +77,13 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.made = made
 	g.mark("images")
 	if err := g.claim.Take(); err != nil {
 		return nil, err
 	}
 	g.claim.Apply(&cfg)
-	cfg.PowerOff = g.powerOff
+	cfg.PowerOff, cfg.Rebooting = g.powerOff, g.rebooting
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
 		return nil, errors.Join(err, g.claim.Release())
 	}
@@ -88,7 +93,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
 	}()
-	if err := g.connect(ctx, s, made); err != nil {
+	if err := g.connect(ctx); err != nil {
 		g.stop()
 		return nil, &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.log.lines(tailLines)}
 	}
@@ -116,8 +121,9 @@ func KernelLog(err error) []byte {
 	return nil
 }
 
-func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+// connect waits for the agent of a guest that boots, and sets the guest up.
+func (g *Guest) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, g.spec.BootTimeout, &BootTimeoutError{g.spec.BootTimeout})
 	defer cancel()
 	// A VM that ends must end the wait for its agent.
 	ctx, lost := context.WithCancelCause(ctx)
@@ -129,14 +135,15 @@ func (g *Guest) connect(ctx context.Context, s Spec, made Images) error {
 		case <-ctx.Done():
 		}
 	}()
-	var err error
-	if g.session, err = session.Dial(ctx, g.vm.Agent()); err == nil {
+	s, err := session.Dial(ctx, g.vm.Agent())
+	if err == nil {
+		g.session.Store(s)
 		g.mark("agent")
-		err = g.session.Setup(ctx, setup(s, made))
+		err = s.Setup(ctx, setup(g.spec, g.made))
 	}
 	if err == nil {
 		g.mark("ready")
-		close(g.ready)
+		g.ready.Store(true)
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
@@ -195,8 +202,8 @@ func environment(s Spec) []string {
 	return env
 }
 
-// Session returns the connection to the agent.
-func (g *Guest) Session() *session.Session { return g.session }
+// Session returns the connection to the agent, of the guest's present boot.
+func (g *Guest) Session() *session.Session { return g.session.Load() }
 
 // Done returns a channel that is closed when the VM has ended.
 func (g *Guest) Done() <-chan struct{} { return g.ran }
@@ -218,7 +225,7 @@ const powerOffGrace = 20 * time.Second
 
 // Close powers the guest off in order where it must be, or stops it, and frees the VM.
 func (g *Guest) Close() (Report, error) {
-	if g.keeps {
+	if g.spec.keeps() {
 		g.powerOff()
 	}
 	return g.Kill()
@@ -226,14 +233,12 @@ func (g *Guest) Close() (Report, error) {
 
 // powerOff asks the agent to power the guest off, and returns when it has, or when it does not.
 func (g *Guest) powerOff() {
-	select {
-	case <-g.ready:
-	default:
+	if !g.ready.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
 	defer cancel()
-	if err := g.session.PowerOff(ctx); err != nil {
+	if err := g.Session().PowerOff(ctx); err != nil {
 		return
 	}
 	select {
@@ -253,12 +258,18 @@ func (g *Guest) Kill() (Report, error) {
 func (g *Guest) stop() {
 	g.cancel()
 	<-g.ran
-	if g.session != nil {
-		g.session.Close()
+	if s := g.Session(); s != nil {
+		s.Close()
 	}
 }
 
+// maxMarks is as many as one boot makes: those of later ones are not kept.
+const maxMarks = 3
+
 func (g *Guest) mark(name string) {
+	if len(g.marks) == maxMarks {
+		return
+	}
 	g.marks = append(g.marks, vmm.Phase{Name: name, At: time.Now()})
 }
 
@@ -276,5 +287,6 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
 		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
+		OnReboot: vmm.RebootPolicy(s.OnReboot),
 	}, err
 }

@@ -28,6 +28,8 @@ type Report struct {
 	Exits     map[string]uint64 `json:"exits,omitempty"`   // counts by KVM exit reason
 	Devices   map[string]uint64 `json:"devices,omitempty"` // counts by device accessed
 	ExitCount uint64            `json:"exit_count"`
+	Reboots   int               `json:"reboots,omitempty"`  // how often the guest was booted again
+	ResetMS   float64           `json:"reset_ms,omitempty"` // from its resets to its next first instructions, in all
 	// PeakRSS is the most memory that this process ever had resident, in bytes, guest
 	// RAM that was touched included.
 	PeakRSS uint64 `json:"peak_rss"`
@@ -61,6 +63,7 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 	r.Phases = Times(phases)
 	stats := v.Stats()
 	r.Exits, r.Devices = stats.Exits, stats.Devices
+	r.Reboots, r.ResetMS = stats.Reboots, stats.ResetMS
 	for _, n := range stats.Exits {
 		r.ExitCount += n
 	}
@@ -74,8 +77,8 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 
 func (g *Guest) report() Report {
 	r := Report{On: "host"}
-	if g.session != nil {
-		r.Kernel = g.session.Hello().Kernel
+	if s := g.Session(); s != nil {
+		r.Kernel = s.Hello().Kernel
 	}
 	r.AddMachine(g.vm, g.marks)
 	return r

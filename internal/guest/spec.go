@@ -51,6 +51,8 @@ type Spec struct {
 	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
 	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
 
+	OnReboot string `json:"on_reboot,omitempty"` // a vmm.RebootPolicy
+
 	Folders []Folder `json:"folders,omitempty"` // of the host, mounted in the guest
 
 	Disks []vmm.Disk `json:"disks,omitempty"`
@@ -91,7 +93,7 @@ func (s Spec) withDefaults() Spec {
 // Validate reports every fault that can be found before anything is started.
 func (s Spec) Validate() error {
 	s = s.withDefaults()
-	cfg := vmm.Config{Kernel: "unknown", CPUs: s.CPUs, Memory: s.Memory}
+	cfg := vmm.Config{Kernel: "unknown", CPUs: s.CPUs, Memory: s.Memory, OnReboot: vmm.RebootPolicy(s.OnReboot)}
 	faults := []error{cfg.Validate()}
 	if s.BootTimeout < 0 {
 		faults = append(faults, fmt.Errorf("boot timeout of %v is negative", s.BootTimeout))
