@@ -120,7 +120,7 @@ func (c *Config) Validate() error {
 		fault("the agent's port is one of the virtio-console that is left out")
 	}
 	if !c.OnReboot.valid() {
-		fault("on reboot %q: must be %s or %s", c.OnReboot, RebootExit, RebootReset)
+		fault("on-reboot %q: must be %s or %s", c.OnReboot, RebootExit, RebootReset)
 	}
 	c.validateDevices(fault)
 	c.validateDisks(fault)

@@ -48,8 +48,8 @@ the lab a few words on the kernel's command line spare it time; yours come last.
 
 With --on-reboot reset a guest that reboots is booted again, from the same files and
 with the same devices, and its command is started anew: in its environment
-STILE_REBOOTS says how often that was. What it has not read of stdin is still there,
---timeout counts on. A kernel panic and a triple fault end the VM nevertheless.
+STILE_REBOOTS says how often that was. Input that was sent to it is gone, and --timeout
+counts on. A kernel panic and a triple fault end the VM nevertheless.
 
 Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
 executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout

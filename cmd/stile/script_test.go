@@ -87,7 +87,7 @@ func runScripts(t *testing.T, dir string) {
 			for _, name := range []string{"GOPROXY", "GOMODCACHE", "GOPATH", "GOCACHE", "GOFLAGS", "GONOSUMDB", "GONOSUMCHECK", "GOSUMDB"} {
 				e.Setenv(name, goEnv(name))
 			}
-			return makeInitramfs(filepath.Join(e.WorkDir, "micro.cpio"))
+			return makeInitramfs(filepath.Join(e.WorkDir, "micro.cpio"), "micro")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
 	})
@@ -98,14 +98,14 @@ func goEnv(name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// makeInitramfs writes an initramfs whose /init is testdata/micro.
-func makeInitramfs(path string) error {
+// makeInitramfs writes an initramfs whose /init is one of the tools.
+func makeInitramfs(path, tool string) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	contents := images.Initramfs{Files: []images.File{{Name: "/init", Mode: 0o755, Source: filepath.Join(tools, "micro")}}}
+	contents := images.Initramfs{Files: []images.File{{Name: "/init", Mode: 0o755, Source: filepath.Join(tools, tool)}}}
 	return contents.Write(f)
 }
 

@@ -40,3 +40,6 @@ func Short(t testing.TB) {
 		Missing(t, "time", "-short")
 	}
 }
+
+// Soak reports whether tests may take their time, as in make soak.
+func Soak() bool { return os.Getenv("STILE_SOAK") != "" }

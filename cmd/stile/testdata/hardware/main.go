@@ -16,6 +16,9 @@ import (
 )
 
 func main() {
+	if os.Getpid() == 1 {
+		initMain()
+	}
 	if len(os.Args) != 3 {
 		fatal(errors.New("usage: hardware edu|msi|memory|decode VENDOR:DEVICE"))
 	}
