@@ -3,6 +3,8 @@ package vfio
 import (
 	"maps"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/stile-vmm/stile/internal/sys"
 	"github.com/stile-vmm/stile/internal/uapi/iommufd"
@@ -54,13 +56,17 @@ var (
 	openIOMMU     = call{name: "open iommufd"}
 )
 
-// Stats counts the ioctls that were issued, by their names in C.
+// Stats says what was asked of the kernel.
 type Stats struct {
-	IOCTLs map[string]uint64 `json:"ioctls"`
+	IOCTLs map[string]uint64 `json:"ioctls"` // that were issued, by their names in C
+	// Kernel is the time spent in them and in opening, reading, writing, mapping and closing files.
+	Kernel time.Duration `json:"kernel"`
 }
 
 // counter counts calls. Methods may be called concurrently.
 type counter struct {
+	kernel atomic.Int64 // ns
+
 	mu    sync.Mutex
 	calls map[string]uint64
 }
@@ -73,10 +79,23 @@ func (c *counter) add(name string) {
 	c.calls[name]++
 }
 
+// since adds the time from begin on: counter.since(time.Now()) is to be deferred.
+func (c *counter) since(begin time.Time) { c.kernel.Add(int64(time.Since(begin))) }
+
 func (c *counter) stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Stats{IOCTLs: maps.Clone(c.calls)}
+	return Stats{IOCTLs: maps.Clone(c.calls), Kernel: time.Duration(c.kernel.Load())}
+}
+
+// openCounted opens a file whose calls are counted.
+func openCounted(k kernel, path string, c *counter) (file, error) {
+	defer c.since(time.Now())
+	f, err := k.open(path)
+	if err != nil {
+		return nil, err
+	}
+	return counted{f, c}, nil
 }
 
 // counted is a file whose ioctls are counted.
@@ -87,15 +106,38 @@ type counted struct {
 
 func (f counted) control(c call, arg uintptr) (int, error) {
 	f.counter.add(c.name)
+	defer f.counter.since(time.Now())
 	return f.file.control(c, arg)
 }
 
 func (f counted) controlBytes(c call, arg []byte) (int, error) {
 	f.counter.add(c.name)
+	defer f.counter.since(time.Now())
 	return f.file.controlBytes(c, arg)
 }
 
 func (f counted) controlVia(c call, arg []byte, at int, mem *sys.Mapping) (int, error) {
 	f.counter.add(c.name)
+	defer f.counter.since(time.Now())
 	return f.file.controlVia(c, arg, at, mem)
+}
+
+func (f counted) pread(p []byte, off int64) (int, error) {
+	defer f.counter.since(time.Now())
+	return f.file.pread(p, off)
+}
+
+func (f counted) pwrite(p []byte, off int64) (int, error) {
+	defer f.counter.since(time.Now())
+	return f.file.pwrite(p, off)
+}
+
+func (f counted) mmap(off int64, n, prot int, align, phase uint64) (*sys.Mapping, error) {
+	defer f.counter.since(time.Now())
+	return f.file.mmap(off, n, prot, align, phase)
+}
+
+func (f counted) Close() error {
+	defer f.counter.since(time.Now())
+	return f.file.Close()
 }

@@ -26,11 +26,11 @@ func (n Node) groupName() string {
 
 // openFor opens n's group and checks that it may be used.
 func openFor(k kernel, o Options, n Node, c *counter) (*group, error) {
-	f, err := k.open(n.groupPath())
+	f, err := openCounted(k, n.groupPath(), c)
 	if err != nil {
 		return nil, o.describe(n, openGroup.fail(n.groupName(), err))
 	}
-	g := &group{node: n, file: counted{f, c}, options: o}
+	g := &group{node: n, file: f, options: o}
 	if err := g.viable(); err != nil {
 		return nil, errors.Join(o.describe(n, err), f.Close())
 	}

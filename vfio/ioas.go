@@ -21,11 +21,11 @@ type ioas struct {
 }
 
 func newIOAS(k kernel, o Options, c *counter) (*ioas, error) {
-	f, err := k.open(iommuPath)
+	f, err := openCounted(k, iommuPath, c)
 	if err != nil {
 		return nil, openIOMMU.fail(iommuPath, err)
 	}
-	s := &ioas{kernel: k, options: o, file: counted{f, c}}
+	s := &ioas{kernel: k, options: o, file: f}
 	arg := iommufd.IOASAllocArg{}
 	arg.Size = uint32(len(bytesOf(&arg)))
 	if _, err := s.file.controlBytes(callIOASAlloc, bytesOf(&arg)); err != nil {
@@ -39,11 +39,10 @@ func (s *ioas) attach(n Node, calls *counter) (file, error) {
 	if err := n.needCdev(); err != nil {
 		return nil, err
 	}
-	opened, err := s.kernel.open(n.Cdev)
+	f, err := openCounted(s.kernel, n.Cdev, calls)
 	if err != nil {
 		return nil, s.options.describe(n, openCdev.fail(n.Name, err))
 	}
-	f := counted{opened, calls}
 	if err := s.options.addToKVM(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", n.Name, err), f.Close())
 	}

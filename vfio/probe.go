@@ -87,11 +87,10 @@ func probeLegacy(k kernel, nodes []Node) error {
 
 // openVersionedContainer opens a container and checks that the kernel's API is ours.
 func openVersionedContainer(k kernel, c *counter) (file, error) {
-	f, err := k.open(containerPath)
+	f, err := openCounted(k, containerPath, c)
 	if err != nil {
 		return nil, openContainer.fail(containerPath, err)
 	}
-	f = counted{f, c}
 	version, err := f.control(callGetAPIVersion, 0)
 	if err != nil {
 		f.Close()

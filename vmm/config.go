@@ -67,6 +67,11 @@ type Config struct {
 	// concurrently, and must not block. Nil ignores it.
 	Notice func(text string)
 
+	// StopOnOops ends the VM when the guest's kernel tells of a fault that it survives.
+	StopOnOops bool
+	// KeepGoing leaves a guest whose kernel panicked or locked up as it is, for a debugger.
+	KeepGoing bool
+
 	// Console receives what the guest writes to its serial line and to hvc0. It is
 	// called by one goroutine at a time and should not block for long. Nil discards.
 	Console io.Writer

@@ -4,42 +4,36 @@ import (
 	"bytes"
 	"io"
 	"sync"
-	"time"
 )
 
-const (
-	// panicMark is how Linux begins the line that tells of a panic.
-	panicMark = "Kernel panic - not syncing"
-	// panicGrace is how long a guest that said it panicked may go on to say where,
-	// before the VM ends. With panic=-1 on its command line it ends sooner by itself.
-	panicGrace = 5 * time.Second
-	maxLine    = 512 // bytes of one line that are looked at
-)
+const maxLine = 512 // bytes of one line that are looked at
 
-// console passes on what the guest prints and notices a panic in it. The serial line
+// console passes on what the guest prints and notices trouble in it. The serial line
 // and hvc0 share one; Write may be called concurrently and never fails, for a full disk
 // behind the log is no reason to stop a device.
 type console struct {
-	onPanic func() // called once, panicGrace after the mark
+	trouble func(Result) // called once for each kind of trouble; nil for nobody
+	marks   []mark
 
-	mu    sync.Mutex
-	out   io.Writer
-	line  []byte // the current line's beginning
-	panic string // the line that told of a panic
-	timer *time.Timer
+	mu   sync.Mutex
+	out  io.Writer
+	line []byte // the current line's beginning
+	told map[Reason]Result
+	size uint64 // bytes written so far
 }
 
-func newConsole(out io.Writer, onPanic func()) *console {
+func newConsole(out io.Writer, trouble func(Result)) *console {
 	if out == nil {
 		out = io.Discard
 	}
-	return &console{out: out, onPanic: onPanic, line: make([]byte, 0, maxLine)}
+	return &console{trouble: trouble, marks: marks(), out: out, line: make([]byte, 0, maxLine), told: make(map[Reason]Result)}
 }
 
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, _ = c.out.Write(p)
+	c.size += uint64(len(p))
 	for rest := p; len(rest) > 0; {
 		part, tail, ended := bytes.Cut(rest, []byte{'\n'})
 		c.line = append(c.line, part[:min(len(part), maxLine-len(c.line))]...)
@@ -53,24 +47,28 @@ func (c *console) Write(p []byte) (int, error) {
 }
 
 func (c *console) endLine() {
-	if i := bytes.Index(c.line, []byte(panicMark)); i >= 0 && c.panic == "" {
-		c.panic = string(bytes.TrimRight(c.line[i:], "\r"))
-		c.timer = time.AfterFunc(panicGrace, c.onPanic)
-	}
+	r, found := find(c.marks, c.line)
 	c.line = c.line[:0]
-}
-
-// panicked returns the line that told of a panic, "" if there was none.
-func (c *console) panicked() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.panic
-}
-
-func (c *console) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.timer != nil {
-		c.timer.Stop()
+	if !found || c.told[r.Reason].Reason != "" {
+		return
 	}
+	c.told[r.Reason] = r
+	if c.trouble != nil {
+		go c.trouble(r) // it may end the VM, which waits for consoles
+	}
+}
+
+// found returns the trouble of a kind that the guest told of, if it did.
+func (c *console) found(kind Reason) (Result, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.told[kind]
+	return r, ok
+}
+
+// written returns how many bytes the guest has printed.
+func (c *console) written() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.size
 }

@@ -19,6 +19,7 @@ type devices struct {
 	board *legacy.Board
 	root  *pci.Root
 	agent *virtio.Port // nil without AgentPort
+	hvc   io.Writer    // input of virtio's console, nil without one
 	slots []int        // of the host's devices, in their order
 	disks []attached   // in the order of Config.Disks
 
@@ -77,7 +78,7 @@ func (v *VM) newDevices() (*devices, error) {
 // start connects the interrupts of the host's devices, which takes an interrupt controller.
 func (d *devices) start(h *hostDevices) error {
 	for i, dev := range h.devices {
-		if err := dev.step("interrupts", func() error { return dev.function.Start(d.slots[i]) }); err != nil {
+		if err := h.step(dev, "interrupts", func() error { return dev.function.Start(d.slots[i]) }); err != nil {
 			return fmt.Errorf("device %s: %w", dev.node.Name, err)
 		}
 	}
@@ -123,7 +124,8 @@ func (d *devices) addConsole(v *VM, irqs interrupts) error {
 		ports = append(ports, agentproto.PortName)
 	}
 	console := virtio.NewConsole(virtio.ConsoleOptions{Output: v.console, Ports: ports})
-	d.agent = console.Port(agentproto.PortName)
+	d.agent, d.hvc = console.Port(agentproto.PortName), console.Input()
+	d.closers = append(d.closers, console)
 	return d.add(v, irqs, "console", console)
 }
 

@@ -36,11 +36,23 @@ type hostDevice struct {
 }
 
 // step runs fn and notes how long it took.
-func (d *hostDevice) step(name string, fn func() error) error {
-	begin := time.Now()
+func (h *hostDevices) step(d *hostDevice, name string, fn func() error) error {
+	kernel, begin := h.kernel(), time.Now()
 	err := fn()
-	d.phases = append(d.phases, Step{name, milliseconds(time.Since(begin))})
+	took := time.Since(begin)
+	d.phases = append(d.phases, Step{name, milliseconds(took), milliseconds(h.kernel() - kernel)})
 	return err
+}
+
+// kernel returns how long VFIO's calls took so far.
+func (h *hostDevices) kernel() time.Duration {
+	total := h.space.Stats().Kernel
+	for _, d := range h.devices {
+		if d.vfio != nil {
+			total += d.vfio.Stats().Kernel
+		}
+	}
+	return total
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -75,7 +87,7 @@ func (h *hostDevices) open(v *VM) error {
 	}
 	h.resetRest(v)
 	for _, d := range h.devices {
-		if err := d.step("build", func() error { return d.build(v) }); err != nil {
+		if err := h.step(d, "build", func() error { return d.build(v) }); err != nil {
 			return fmt.Errorf("device %s: %w", d.node.Name, err)
 		}
 	}
@@ -96,7 +108,7 @@ func checkMemory(b vfio.Backend, c *Config) error {
 func (h *hostDevices) attach(v *VM, n vfio.Node) error {
 	d := &hostDevice{node: n}
 	h.devices = append(h.devices, d)
-	return d.step("open", func() error {
+	return h.step(d, "open", func() error {
 		var err error
 		d.vfio, err = h.space.Attach(n)
 		return err
@@ -110,7 +122,7 @@ func (h *hostDevices) resetRest(v *VM) {
 		if d.vfio.CanReset() {
 			continue
 		}
-		d.noteReset(v, d.step("hot reset", d.vfio.HotReset))
+		d.noteReset(v, h.step(d, "hot reset", d.vfio.HotReset))
 	}
 }
 
@@ -284,6 +296,8 @@ func (h *hostDevices) close() error {
 type Step struct {
 	Name string  `json:"name"`
 	MS   float64 `json:"ms"`
+	// KernelMS is what of it VFIO's calls took; the rest is this process's own.
+	KernelMS float64 `json:"kernel_ms"`
 }
 
 // DMAMap is a range of RAM that devices can reach.

@@ -47,7 +47,8 @@ func (v *VM) savePowerOn(system *kvm.System) error {
 // restart makes Run reset the machine, and reports whether that is what the guest's resets are
 // to do. A kernel that has panicked has ended, whatever it does then.
 func (v *VM) restart() bool {
-	if v.cfg.OnReboot != RebootReset || v.console.panicked() != "" || v.leaving.Load() != nil {
+	_, faulted := v.fault()
+	if v.cfg.OnReboot != RebootReset || faulted || v.leaving.Load() != nil {
 		return false
 	}
 	if v.resetting.CompareAndSwap(false, true) {

@@ -15,6 +15,11 @@ const (
 	TripleFault Reason = "triple-fault" // a vCPU shut down
 	DebugExit   Reason = "debug-exit"   // the guest wrote to the debug-exit port
 	Failed      Reason = "failed"       // KVM could not go on
+	Oops        Reason = "oops"         // the guest kernel has a fault, see Config.StopOnOops
+	Lockup      Reason = "lockup"       // a CPU of the guest does not schedule any more, says its kernel
+	OutOfMemory Reason = "out-of-memory"
+	Stalled     Reason = "boot-stalled" // the boot makes no progress
+	Hung        Reason = "hung"         // the agent does not answer any more
 	// DeviceWanted and DeviceError are what Config.OnUnplug and OnDeviceError are about.
 	DeviceWanted Reason = "device-wanted"
 	DeviceError  Reason = "device-error"
@@ -40,7 +45,7 @@ func (r Result) String() string {
 // Died reports whether the guest ended by a fault of its own.
 func (r Result) Died() bool {
 	switch r.Reason {
-	case Panic, TripleFault, Failed, DeviceError:
+	case Panic, TripleFault, Failed, DeviceError, Oops, Lockup, Stalled, Hung:
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/stile-vmm/stile/devices/bus"
 	"github.com/stile-vmm/stile/kvm"
@@ -20,10 +21,10 @@ type cpu struct {
 }
 
 // exitCounts counts exits by reason. KVM's reasons are small numbers; others share the
-// last place.
-type exitCounts [48]uint64
+// last place. One vCPU adds, others may read meanwhile.
+type exitCounts [48]atomic.Uint64
 
-func (e *exitCounts) add(r kvm.Reason) { e[min(int(r), len(e)-1)]++ }
+func (e *exitCounts) add(r kvm.Reason) { e[min(int(r), len(e)-1)].Add(1) }
 
 // run runs the guest until the VM is to stop or this vCPU ends it.
 func (c *cpu) run() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +67,7 @@ func New(ctx context.Context, cfg Config) (*VM, error) {
 	}
 	reserveProcs(cfg.cpus())
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
-	v.console = newConsole(cfg.Console, func() { v.end(Result{Reason: Panic}) })
+	v.console = newConsole(cfg.Console, v.trouble)
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
@@ -266,6 +267,20 @@ func (v *VM) Agent() io.ReadWriteCloser { return v.devices.agent }
 // halted reports whether vCPUs are to return.
 func (v *VM) halted() bool { return v.stopping.Load() || v.resetting.Load() }
 
+// ConsoleInput returns a writer to the guest's console, which is the last one on its command
+// line. A write waits while the guest does not read, and fails when the VM is closed.
+func (v *VM) ConsoleInput() io.Writer {
+	at := strings.LastIndex(v.cfg.Cmdline, "console=")
+	if v.devices.hvc != nil && at >= 0 && strings.HasPrefix(v.cfg.Cmdline[at:], "console=hvc") {
+		return v.devices.hvc
+	}
+	return v.devices.board.UART.Input()
+}
+
+// PressPowerButton asks the guest to shut down, as ACPI's power button does. A guest without a program
+// that watches the button ignores it.
+func (v *VM) PressPowerButton() error { return v.devices.board.PM.PressPowerButton() }
+
 // end records why the VM ends, unless that is known, and lets Run stop the vCPUs. A reset may
 // be none of its ends.
 func (v *VM) end(r Result) {
@@ -273,9 +288,7 @@ func (v *VM) end(r Result) {
 		return
 	}
 	v.endOnce.Do(func() {
-		if line := v.console.panicked(); line != "" && r.Reason != Canceled {
-			r.Reason, r.Detail = Panic, line
-		}
+		r = v.told(r)
 		if why := v.leaving.Load(); why != nil && r.Reason == PowerOff {
 			r = *why
 		}
@@ -302,6 +315,7 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 		err = v.runCPUs()
 	}
 	v.mark("guest ended")
+	v.describe()
 	if v.devices.agent != nil {
 		err = errors.Join(err, v.devices.agent.Close()) // who waits for the agent must not wait longer
 	}
@@ -335,7 +349,6 @@ func (v *VM) Close() error {
 	for _, c := range v.cpus {
 		errs = append(errs, c.vcpu.Close())
 	}
-	v.console.close()
 	if v.devices != nil {
 		errs = append(errs, v.host.quiet(), v.devices.close())
 	}
@@ -365,12 +378,12 @@ func (v *VM) Phases() []Phase {
 	return append([]Phase(nil), v.phases...)
 }
 
-// Stats returns what the VM cost. It is to be called after Run.
+// Stats returns what the VM has cost so far.
 func (v *VM) Stats() Stats {
 	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: v.reboots, ResetMS: milliseconds(v.resetTime)}
 	for _, c := range v.cpus {
-		for reason, n := range c.exits {
-			if n > 0 {
+		for reason := range c.exits {
+			if n := c.exits[reason].Load(); n > 0 {
 				s.Exits[kvm.Reason(reason).String()] += n
 			}
 		}

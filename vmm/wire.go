@@ -42,6 +42,11 @@ type wire struct {
 func (w *wire) Trigger() int  { return w.trigger.Int() }
 func (w *wire) Resample() int { return w.resample.Int() }
 
+func (w *wire) AwaitResample() error {
+	_, err := w.resample.Wait()
+	return err
+}
+
 func (w *wire) Attach() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

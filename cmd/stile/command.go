@@ -80,6 +80,9 @@ func (f *runFlags) lost(g *guest.Guest, err error) outcome {
 
 func lost(g *guest.Guest, err error) outcome {
 	why := g.WaitError(err)
+	if ended := g.Ended(); ended != nil {
+		return outcome{guest.ExitStatus(ended), "killed", ended, true}
+	}
 	if errors.Is(why, session.ErrAgentLost) || guest.ExitStatus(why) == guest.ExitDied {
 		return outcome{guest.ExitDied, "died", g.WithLog(why), true}
 	}

@@ -42,7 +42,12 @@ func (f *runFlags) runConsole() error {
 	if err != nil {
 		return f.fail(err)
 	}
-	cfg, err := guest.ConsoleMachine(ctx, f.spec, out, input)
+	control, err := guest.NewControl(f.spec, guest.OnHost, escape)
+	if err != nil {
+		return f.fail(err)
+	}
+	defer control.Close()
+	cfg, err := guest.ConsoleMachine(ctx, f.spec, control.Console(out), input)
 	if err != nil {
 		return f.fail(err)
 	}
@@ -54,9 +59,10 @@ func (f *runFlags) runConsole() error {
 	if err != nil {
 		return f.fail(errors.Join(err, claim.Release()))
 	}
+	control.Machine(vm, escape)
 	result, err := vm.Run(ctx)
 	t.restore()
-	report := guest.Report{On: "host"}
+	report := guest.Report{On: "host", ID: control.ID(), Log: control.LogPath()}
 	report.AddMachine(vm, nil)
 	if err := errors.Join(vm.Close(), claim.Release()); err != nil {
 		return f.fail(err)
@@ -72,7 +78,10 @@ var errEscape = errors.New("ended by Ctrl-A x")
 // consoleReport turns how the VM ended into status and message.
 func (f *runFlags) consoleReport(ctx context.Context, s *signals, r guest.Report, result vmm.Result) (guest.Report, error) {
 	cause := context.Cause(ctx)
+	var ended *guest.EndedError
 	switch {
+	case result.Reason == vmm.Canceled && errors.As(cause, &ended):
+		r.Status, r.Reason, r.Message = ended.ExitStatus(), "killed", ended.Error()
 	case result.Reason == vmm.Canceled && cause == errTimeout:
 		r.Status, r.Reason = guest.ExitTimeout, "timeout"
 		r.Message = fmt.Sprintf("the guest ran longer than %v and was ended", f.timeout)

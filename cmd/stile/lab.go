@@ -29,7 +29,7 @@ func (f *runFlags) runInLab() error {
 // inLab resumes the nested host, runs the command line there and fetches what it wrote.
 func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	failed := func(err error) (guest.Report, error) {
-		return guest.Report{Reason: "setup", Status: guest.ExitSetup, Message: err.Error()}, err
+		return guest.Report{Reason: failure(err), Status: guest.ExitStatus(err), Message: err.Error()}, err
 	}
 	spec, err := f.spec.Absolute()
 	if err != nil {
@@ -38,7 +38,17 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	if len(spec.Devices) > 0 && f.lab.Topology == "" {
 		f.lab.Topology = lab.AllTopology
 	}
-	host, err := guest.ResumeLab(s.boot(), spec, f.lab, os.Stderr)
+	ctx, kill := context.WithCancelCause(s.boot())
+	defer kill(nil)
+	control, err := guest.NewControl(spec, guest.InLab, kill)
+	if err != nil {
+		return failed(err)
+	}
+	defer control.Close()
+	host, err := guest.ResumeLab(ctx, spec, f.lab, os.Stderr)
+	if ended := control.Ended(); ended != nil {
+		err = ended
+	}
 	if err != nil {
 		return failed(err)
 	}
@@ -47,7 +57,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	if err != nil {
 		return failed(err)
 	}
-	args, reportPath, logPath := f.labArgs(spec)
+	args, reportPath, logPath := f.labArgs(spec, control.ID())
 	toCommand := make(signalChannel, 4)
 	o := lab.Options{Args: args, Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
 	restore, err := attachTerminal(&o, f.wantsTerminal())
@@ -56,11 +66,18 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	}
 	defer restore()
 	defer s.forward(toCommand)()
-	status, err := host.Run(s.boot(), &o)
+	followed := control.Follow(host)
+	status, err := host.Run(ctx, &o)
+	followed()
+	if ended := control.Ended(); ended != nil && err != nil {
+		err = ended
+	}
 	if err != nil {
 		return failed(err)
 	}
-	return f.fetch(host, status.ExitCode(), reportPath, logPath)
+	report, err := f.fetch(host, status.ExitCode(), reportPath, logPath)
+	report.Log = control.LogPath()
+	return report, err
 }
 
 // signalChannel is a command's signals on their way to it.
@@ -86,9 +103,9 @@ const labFiles = "/run"
 
 // labArgs returns the arguments of the nested stile, and where its report and console
 // log go. They come from what was parsed, with paths made absolute.
-func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) {
+func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, log string) {
 	args = []string{
-		"run", "--cpus", fmt.Sprint(spec.CPUs), "--memory", fmt.Sprintf("%dK", spec.Memory>>10),
+		"run", "--name", id, "--cpus", fmt.Sprint(spec.CPUs), "--memory", fmt.Sprintf("%dK", spec.Memory>>10),
 		"--root", spec.Root, "--boot-timeout", spec.BootTimeout.String(), "--timeout", f.timeout.String(),
 	}
 	add := func(flag string, values ...string) {
@@ -112,6 +129,7 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	add("--append", spec.Append...)
 	add("--env", f.environment()...)
 	add("--cwd", f.dir)
+	add("--on-oops", f.onOops)
 	add("--device", spec.Devices...)
 	add("--vfio", spec.VFIO)
 	add("--on-unplug", spec.OnUnplug)
@@ -131,6 +149,9 @@ func (f *runFlags) labArgs(spec guest.Spec) (args []string, report, log string) 
 	}
 	if spec.NoRNG {
 		args = append(args, "--rng=false")
+	}
+	if spec.KeepGoing {
+		args = append(args, "--keep-going")
 	}
 	if spec.PowerOff {
 		args = append(args, "--power-off")

@@ -70,7 +70,8 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w%s; see %s --help", err, suggestFlag(c, err), c.CommandPath())
 	})
-	root.AddCommand(newRunCommand(), newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand())
+	root.AddCommand(newRunCommand(), newPsCommand(), newCtlCommand(), newConsoleCommand(), newLogsCommand())
+	root.AddCommand(newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand())
 	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
 	return root
 }

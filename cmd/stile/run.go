@@ -31,6 +31,7 @@ type runFlags struct {
 	consoleLog string
 	json       string
 	dryRun     bool
+	onOops     string
 	rng        bool
 	args       []string
 }
@@ -53,8 +54,10 @@ counts on. A kernel panic and a triple fault end the VM nevertheless.
 
 Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
 executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout
-expired; 122 if the guest died (kernel panic, triple fault, agent lost); 125 if stile
-or the set-up failed. --json says which without ambiguity.
+expired, or the boot made no progress for a minute; 122 if the guest died (kernel panic,
+triple fault, a locked-up CPU, an agent that is lost or does not answer for a minute);
+125 if stile or the set-up failed. --json says which without ambiguity. --keep-going
+leaves such a guest as it is, until --timeout or a signal ends it.
 
 SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed to the command once; a second one ends
 the VM at once. Ctrl-A x ends a VM whose console is on the terminal.`
@@ -95,9 +98,12 @@ func newRunCommand() *cobra.Command {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the VM if the command runs longer, such as 60s (default: never)")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
+	fs.StringVar(&f.onOops, "on-oops", string(vmm.Warn), "when the guest's kernel tells of a fault that it survives: warn, or stop the VM")
+	fs.BoolVar(&f.spec.KeepGoing, "keep-going", false, "leave a guest that panics, hangs or does not come up as it is, for a debugger")
 	fs.BoolVar(&f.rng, "rng", true, "give the guest a random number device (virtio-rng)")
 	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end; without devices it is just stopped")
 	fs.StringVar(&f.spec.OnReboot, "on-reboot", string(vmm.RebootExit), "when the guest reboots: exit, or reset the VM and boot it again")
+	fs.StringVar(&f.spec.Name, "name", "", "the VM's ID for stile ps, ctl, console and logs (default: one that is made up)")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS, or ADDRESS,bind to bind it for the run; repeatable")
@@ -116,7 +122,8 @@ func newRunCommand() *cobra.Command {
 func (f *runFlags) consoleMode() bool { return len(f.spec.Initramfs) > 0 && len(f.args) == 0 }
 
 func (f *runFlags) run() error {
-	f.spec.Memory, f.spec.NoRNG = uint64(f.memory), !f.rng
+	f.spec.Memory, f.spec.NoRNG, f.spec.Command = uint64(f.memory), !f.rng, f.args
+	f.spec.StopOnOops = f.onOops == string(vmm.Stop)
 	if err := f.validate(); err != nil {
 		return f.fail(err)
 	}
@@ -144,6 +151,9 @@ func (f *runFlags) validate() error {
 	faults := []error{f.spec.Validate()}
 	if f.spec.CPUs == 0 {
 		faults = append(faults, fmt.Errorf("%w: 0 CPUs: must be 1 to %d", vmm.ErrConfig, vmm.MaxCPUs))
+	}
+	if f.onOops != string(vmm.Stop) && f.onOops != string(vmm.Warn) {
+		faults = append(faults, fmt.Errorf("--on-oops %q: must be %s or %s", f.onOops, vmm.Stop, vmm.Warn))
 	}
 	if f.timeout < 0 {
 		faults = append(faults, fmt.Errorf("timeout of %v is negative", f.timeout))
@@ -246,18 +256,26 @@ func (f *runFlags) runCommand() error {
 
 func (f *runFlags) bootFailed(s *signals, err error) error {
 	r := guest.Report{On: "host", Message: err.Error(), Status: guest.ExitStatus(err)}
-	switch r.Status {
-	case guest.ExitTimeout:
-		r.Reason = "boot-timeout"
-	case guest.ExitDied:
-		r.Reason = "died"
-	default:
-		r.Reason = "setup"
-	}
+	r.Reason = failure(err)
 	if status := s.status(); status != 0 {
 		r.Status, r.Reason = status, "killed"
 	}
 	return f.finish(r, err)
+}
+
+// failure names the reason why no command was run, for --json.
+func failure(err error) string {
+	var ended *guest.EndedError
+	if errors.As(err, &ended) {
+		return "killed"
+	}
+	switch guest.ExitStatus(err) {
+	case guest.ExitTimeout:
+		return "boot-timeout"
+	case guest.ExitDied:
+		return "died"
+	}
+	return "setup"
 }
 
 // outcome is how the command ended.
@@ -311,6 +329,9 @@ func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, inpu
 	defer s.forward(p)()
 	defer terminal.watchSize(func(w agentproto.Winsize) { _ = p.Resize(w) })() // a command that has ended has no terminal
 	status, err := p.Wait()
+	if ended := g.Ended(); ended != nil {
+		return outcome{guest.ExitStatus(ended), "killed", ended, true}
+	}
 	switch {
 	case ctx.Err() != nil:
 		return f.stopped(ctx, s)

@@ -163,6 +163,7 @@ type window struct {
 }
 
 func (w *window) Read(off uint64, p []byte) {
+	w.f.interrupts.beforeAccess()
 	if _, err := w.region.ReadAt(p, w.base+int64(off)); err != nil {
 		w.f.failed.Add(1) // the device does not decode, or is gone
 		for i := range p {
@@ -172,6 +173,7 @@ func (w *window) Read(off uint64, p []byte) {
 }
 
 func (w *window) Write(off uint64, p []byte) {
+	w.f.interrupts.beforeAccess()
 	if _, err := w.region.WriteAt(p, w.base+int64(off)); err != nil {
 		w.f.failed.Add(1)
 	}

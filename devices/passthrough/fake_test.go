@@ -28,6 +28,8 @@ type fakeHardware struct {
 	fail  map[string]error // by call
 	fds   []int            // of the active MSI or MSI-X
 	mode  vfio.IRQ
+
+	resample *sys.EventFD // of the wire that was made last
 }
 
 func newFake() *fakeHardware {
@@ -222,13 +224,27 @@ func (n *numbered) NewVector() (irq.Vector, error) {
 }
 
 // fakeWire is a Wire that notes into the device's trace.
-type fakeWire struct{ h *fakeHardware }
+type fakeWire struct {
+	h        *fakeHardware
+	resample *sys.EventFD
+}
+
+func newFakeWire(h *fakeHardware) (Wire, error) {
+	e, err := sys.NewEventFD()
+	h.resample = e
+	return fakeWire{h, e}, err
+}
+
+func (w fakeWire) AwaitResample() error {
+	_, err := w.resample.Wait()
+	return err
+}
 
 func (w fakeWire) Trigger() int  { return 7 }
 func (w fakeWire) Resample() int { return 8 }
 func (w fakeWire) Attach() error { return w.h.do("Attach", "") }
 func (w fakeWire) Detach() error { return w.h.do("Detach", "") }
-func (w fakeWire) Close() error  { return w.h.do("CloseWire", "") }
+func (w fakeWire) Close() error  { return errors.Join(w.h.do("CloseWire", ""), w.resample.Close()) }
 
 // build puts hw onto a bus, without starting it.
 func build(t testing.TB, hw *fakeHardware) *machine {
@@ -239,7 +255,7 @@ func build(t testing.TB, hw *fakeHardware) *machine {
 		MMIO64: vmlayout.Range{Start: 4 * vmlayout.GiB, Size: 4 * vmlayout.GiB}})
 	check(t, err)
 	m.f, err = New(hw, Options{
-		IRQ: m.irqs, NewWire: func(uint32) (Wire, error) { return fakeWire{hw}, nil },
+		IRQ: m.irqs, NewWire: func(uint32) (Wire, error) { return newFakeWire(hw) },
 		Notify: func(e Event) { m.events <- e },
 		Warn:   func(err error) { m.warned = append(m.warned, err) },
 	})

@@ -17,6 +17,8 @@ import (
 type Wire interface {
 	Trigger() int
 	Resample() int
+	// AwaitResample blocks until Resample is signalled, and fails once the wire is closed.
+	AwaitResample() error
 	// Attach connects the eventfds, Detach disconnects them. Both may be repeated.
 	Attach() error
 	Detach() error

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 
 	"github.com/stile-vmm/stile/devices/irq"
 	"github.com/stile-vmm/stile/devices/pci"
@@ -20,6 +21,7 @@ const off vfio.IRQ = -1
 type interrupts struct {
 	f      *Function
 	hasPin bool
+	byHand atomic.Bool // this process unmasks what comes by wire
 	msi    *pci.MSI
 	msix   *pci.MSIX
 
@@ -65,6 +67,7 @@ func (x *interrupts) start(gsi uint32) error {
 	if x.wire, err = x.f.o.NewWire(gsi); err != nil {
 		return err
 	}
+	x.byHand.Store(false)
 	x.enterINTx()
 	return nil
 }
@@ -177,7 +180,7 @@ func (x *interrupts) connectINTx() error {
 	}
 	err := x.wire.Attach()
 	if err == nil && x.f.hw.IRQInfo(vfio.INTx).Maskable {
-		if err = x.f.hw.SetUnmask(x.wire.Resample()); err == nil {
+		if err = x.unmaskAfterUse(); err == nil {
 			err = x.f.hw.UnmaskINTx()
 		}
 	}

@@ -29,6 +29,10 @@ func (g *guest) setup(s *agentproto.Setup) error {
 			return fmt.Errorf("set the host name: %w", err)
 		}
 	}
+	if s.ConsoleLevel > 0 {
+		// The level is in the place of a buffer's length (syslog(2)). A kernel without a log has nothing to print.
+		_, _ = unix.Klogctl(unix.SYSLOG_ACTION_CONSOLE_LEVEL, make([]byte, s.ConsoleLevel))
+	}
 	if err := setupPCI(s); err != nil {
 		return err
 	}

@@ -60,6 +60,9 @@ func ReadRequest(r io.Reader) (*Request, error) {
 	return req, nil
 }
 
+// maxConsoleLevel prints everything.
+const maxConsoleLevel = 8
+
 // Setup makes the machine ready for commands. It comes at most once.
 // The agent answers with an empty Reply, or one with an Error.
 type Setup struct {
@@ -80,6 +83,9 @@ type Setup struct {
 	Modules string `json:"modules,omitempty"`
 	// Program is a path in the new root that becomes a link to the agent's own binary.
 	Program string `json:"program,omitempty"`
+	// ConsoleLevel is the least severe level of kernel messages that the console doesn't get any more, as for
+	// loglevel= (Documentation/admin-guide/kernel-parameters.txt); 0 leaves it alone.
+	ConsoleLevel int `json:"console_level,omitempty"`
 	// PCI are the addresses of functions that must be there before anything is mounted.
 	PCI []string `json:"pci,omitempty"`
 }
@@ -121,6 +127,9 @@ type Mount struct {
 }
 
 func (s *Setup) validate() error {
+	if s.ConsoleLevel < 0 || s.ConsoleLevel > maxConsoleLevel {
+		return fmt.Errorf("console level %d: must be 0 to %d", s.ConsoleLevel, maxConsoleLevel)
+	}
 	errs := []error{checkText("hostname", s.Hostname), checkEnv(s.Env), s.Root.check("root"), checkText("modules", s.Modules), checkText("program", s.Program)}
 	for _, bdf := range s.PCI {
 		if bdf == "" || strings.ContainsAny(bdf, "/\x00") {

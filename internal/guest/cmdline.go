@@ -19,8 +19,10 @@ func (s Spec) cmdline() string {
 		words = append(words, "loglevel=3")
 	}
 	words = append(words, s.consoleWords()...)
+	if !s.KeepGoing {
+		words = append(words, "panic=-1") // reset at once: the VMM knows a panic from its console
+	}
 	words = append(words,
-		"panic=-1",        // reset at once: the VMM knows a panic from its console
 		"8250.nr_uarts=1", // there is one, and probing for more costs exits
 		"pci=noearly",     // no chipset quirks to look for by 150 port accesses
 		"random.trust_cpu=on",

@@ -142,7 +142,7 @@ func (c *Claim) resolve() (wanted, error) {
 	if len(c.spec.Devices) == 0 {
 		return w, nil
 	}
-	snapshot, err := c.host.Scan()
+	snapshot, err := c.scan()
 	if err != nil {
 		return w, err
 	}
@@ -162,6 +162,21 @@ func (c *Claim) resolve() (wanted, error) {
 		faults = append(faults, checkGroup(snapshot, id, groups[id], w.bind))
 	}
 	return w, errors.Join(faults...)
+}
+
+// scan reads of the host what the devices that are there need.
+func (c *Claim) scan() (*hostpci.Snapshot, error) {
+	var functions []hostpci.BDF
+	for _, text := range c.spec.Devices {
+		r, err := ParseDevice(text)
+		if err != nil {
+			continue
+		}
+		if b, err := c.host.Resolve(r.Name); err == nil {
+			functions = append(functions, b)
+		}
+	}
+	return c.host.ScanFor(functions...)
 }
 
 // want resolves one device, and notes its group.

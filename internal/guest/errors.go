@@ -29,6 +29,14 @@ func (e *DiedError) Error() string {
 		return "the guest's kernel panicked: " + e.Result.Detail
 	case vmm.DeviceWanted, vmm.DeviceError:
 		return "the VM was stopped: " + e.Result.Detail
+	case vmm.Oops:
+		return "the guest's kernel has a fault: " + e.Result.Detail
+	case vmm.Lockup:
+		return "a CPU of the guest is locked up: " + e.Result.Detail
+	case vmm.Stalled:
+		return "the guest's boot makes no progress: " + e.Result.Detail
+	case vmm.Hung:
+		return "the guest hangs: " + e.Result.Detail
 	case vmm.TripleFault:
 		return "the guest died of a triple fault:\n" + e.Result.Detail
 	}
@@ -42,8 +50,13 @@ type NoQEMUError = lab.NoQEMUError
 func ExitStatus(err error) int {
 	var timeout *BootTimeoutError
 	var died *DiedError
+	var ended *EndedError
 	switch {
+	case errors.As(err, &ended):
+		return ended.ExitStatus()
 	case errors.As(err, &timeout):
+		return ExitTimeout
+	case errors.As(err, &died) && died.Result.Reason == vmm.Stalled:
 		return ExitTimeout
 	case errors.As(err, &died):
 		return ExitDied

@@ -26,7 +26,8 @@ type Guest struct {
 	vm       *vmm.VM
 	session  atomic.Pointer[session.Session] // nil until the agent has said hello
 	claim    *Claim
-	log      *tail
+	control  *Control
+	running  context.Context // ends with cancel
 	cancel   context.CancelFunc
 	ready    atomic.Bool   // the agent is connected and set up
 	rebooted chan struct{} // has room for one: the guest has reset itself, see AwaitReboot
@@ -42,7 +43,8 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
-		HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
+		HideAsyncPF: Nested(), HugePages: Nested(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
+		Disks: s.disks(), Notice: notice,
 		OnReboot: vmm.RebootPolicy(s.OnReboot),
 	}
 	made, err := findImages(ctx, s)
@@ -68,36 +70,60 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 // the kernel's console, if not nil. ctx bounds the boot only.
 func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	s = s.withDefaults()
-	g := &Guest{spec: s, log: &tail{out: console}, rebooted: make(chan struct{}, 1), ran: make(chan struct{})}
+	ctx, kill := context.WithCancelCause(ctx)
+	defer kill(nil)
+	g := &Guest{spec: s, rebooted: make(chan struct{}, 1), ran: make(chan struct{})}
 	var err error
 	if g.claim, err = CheckDevices(s); err != nil {
 		return nil, err
 	}
-	cfg, made, err := machine(ctx, s, g.log)
-	if err != nil {
+	if len(s.Devices) > 0 {
+		g.mark("devices checked")
+	}
+	if g.control, err = NewControl(s, OnHost, kill); err != nil {
 		return nil, err
+	}
+	if err := g.boot(ctx, s, console); err != nil {
+		if ended := g.control.Ended(); ended != nil {
+			err = ended
+		}
+		return nil, errors.Join(err, g.control.Close())
+	}
+	return g, nil
+}
+
+// boot makes the VM and connects to its agent. On an error all but the control socket is closed.
+func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
+	cfg, made, err := machine(ctx, s, g.control.Console(console))
+	if err != nil {
+		return err
 	}
 	g.made = made
 	g.mark("images")
 	if err := g.claim.Take(); err != nil {
-		return nil, err
+		return err
+	}
+	if len(s.Devices) > 0 {
+		g.mark("devices bound")
 	}
 	g.claim.Apply(&cfg)
 	cfg.PowerOff, cfg.Rebooting = g.powerOff, g.rebooting
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
-		return nil, errors.Join(err, g.claim.Release())
+		return errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
-	g.cancel = cancel
+	g.running, g.cancel = run, cancel
+	g.control.start(&guestTarget{machineTarget{vm: g.vm, kill: cancel, typed: g.vm.ConsoleInput()}, g})
 	go func() {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
 	}()
 	if err := g.connect(ctx); err != nil {
 		g.stop()
-		return nil, &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.log.lines(tailLines)}
+		return &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.KernelLog()}
 	}
-	return g, nil
+	g.control.running(g.Session().Hello().Kernel)
+	return nil
 }
 
 // tailLines is how many lines of the kernel's log a message about a dead guest has.
@@ -123,8 +149,11 @@ func KernelLog(err error) []byte {
 
 // connect waits for the agent of a guest that boots, and sets the guest up.
 func (g *Guest) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, g.spec.BootTimeout, &BootTimeoutError{g.spec.BootTimeout})
+	ctx, cancel := g.spec.bootContext(ctx)
 	defer cancel()
+	if !g.spec.KeepGoing {
+		go g.watchBoot(ctx)
+	}
 	// A VM that ends must end the wait for its agent.
 	ctx, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
@@ -142,8 +171,11 @@ func (g *Guest) connect(ctx context.Context) error {
 		err = s.Setup(ctx, setup(g.spec, g.made))
 	}
 	if err == nil {
-		g.mark("ready")
+		g.mark(markReady)
 		g.ready.Store(true)
+		if !g.spec.KeepGoing {
+			go g.watch(g.running, s)
+		}
 		return nil
 	}
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
@@ -163,11 +195,17 @@ const diedGrace = 10 * time.Second
 func (g *Guest) died(err error) error {
 	select {
 	case <-g.ran:
+		if ended := g.control.Ended(); ended != nil {
+			return ended
+		}
 		return &DiedError{g.result}
 	case <-time.After(diedGrace):
 		return fmt.Errorf("%w, but its machine runs on", err)
 	}
 }
+
+// quietLevel is the console's level once the guest is up: warnings, and all that is worse.
+const quietLevel = 5
 
 func setup(s Spec, made Images) *agentproto.Setup {
 	out := &agentproto.Setup{Hostname: "stile", UnixNano: time.Now().UnixNano(), Env: environment(s)}
@@ -178,6 +216,9 @@ func setup(s Spec, made Images) *agentproto.Setup {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
 	out.Mounts = s.folderMounts()
+	if !s.Verbose {
+		out.ConsoleLevel = quietLevel
+	}
 	made.mountModules(s, out)
 	return out
 }
@@ -209,7 +250,10 @@ func (g *Guest) Session() *session.Session { return g.session.Load() }
 func (g *Guest) Done() <-chan struct{} { return g.ran }
 
 // KernelLog returns the last lines of the kernel's log.
-func (g *Guest) KernelLog() []byte { return g.log.lines(tailLines) }
+func (g *Guest) KernelLog() []byte { return g.control.console.Lines(tailLines) }
+
+// Ended returns why the guest ends if that was asked for through its control socket, else nil.
+func (g *Guest) Ended() error { return g.control.Ended() }
 
 // WaitError turns an error of a command's Wait into the reason why the guest ended, if
 // the agent was lost.
@@ -251,7 +295,7 @@ func (g *Guest) powerOff() {
 func (g *Guest) Kill() (Report, error) {
 	g.stop()
 	r := g.report()
-	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release())
+	return r, errors.Join(g.runErr, g.vm.Close(), g.claim.Release(), g.control.Close())
 }
 
 // stop ends the VM's run and the session.
@@ -263,11 +307,11 @@ func (g *Guest) stop() {
 	}
 }
 
-// maxMarks is as many as one boot makes: those of later ones are not kept.
-const maxMarks = 3
+// markReady is the last mark of a boot; those of later boots are not kept.
+const markReady = "ready"
 
 func (g *Guest) mark(name string) {
-	if len(g.marks) == maxMarks {
+	if n := len(g.marks); n > 0 && g.marks[n-1].Name == markReady {
 		return
 	}
 	g.marks = append(g.marks, vmm.Phase{Name: name, At: time.Now()})

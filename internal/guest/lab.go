@@ -13,6 +13,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -76,7 +77,11 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 	nested.Env = append(h.Env(), o.Env...)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	go func() { end(h.watch(ctx)) }()
+	go func() {
+		if watchPulse(ctx, h.Session(), pulseInterval, pulseLimit) {
+			end(errStuck)
+		}
+	}()
 	status, err := h.Host.Run(ctx, &nested)
 	if cause := context.Cause(ctx); errors.Is(cause, errStuck) {
 		err = cause
@@ -87,34 +92,6 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 // errStuck says that the nested host does nothing any more, which no deadline inside it
 // can notice.
 var errStuck = errors.New("the lab's nested host does not answer any more and was ended; run again, and please report it if it happens often")
-
-const (
-	// pulseInterval is how often the nested host's agent is asked whether it lives.
-	pulseInterval = 10 * time.Second
-	// pulseLimit is how long it may take to answer. Under emulation on a busy machine
-	// seconds are ordinary.
-	pulseLimit = time.Minute
-)
-
-// watch returns errStuck once the nested host does not answer, nil when ctx ends.
-func (h *LabHost) watch(ctx context.Context) error {
-	tick := time.NewTicker(pulseInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		pulse, cancel := context.WithTimeout(ctx, pulseLimit)
-		_, err := h.Session().Pull(pulse, "/proc/version", io.Discard)
-		stuck := err != nil && errors.Is(pulse.Err(), context.DeadlineExceeded)
-		cancel()
-		if stuck {
-			return errStuck
-		}
-	}
-}
 
 // Program is this program's path in the nested host.
 func (h *LabHost) Program() string {
@@ -130,7 +107,7 @@ func (h *LabHost) Env() []string {
 	env := []string{EnvNested + "=1"}
 	for _, e := range os.Environ() {
 		switch {
-		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, "TMPDIR="):
+		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, control.EnvDir+"="), strings.HasPrefix(e, "TMPDIR="):
 		case strings.HasPrefix(e, "PATH="):
 			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH="))
 		default:
@@ -140,7 +117,7 @@ func (h *LabHost) Env() []string {
 	if owner := ownerEnv(); owner != "" {
 		env = append(env, owner)
 	}
-	return append(env, images.EnvCache+"=/run/stile-cache")
+	return append(env, images.EnvCache+"=/run/stile-cache", control.EnvDir+"="+nestedRun)
 }
 
 // Times returns where the time of the resume went, in ms.

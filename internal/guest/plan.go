@@ -52,7 +52,7 @@ func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
 			return nil, err
 		}
 	}
-	snapshot, err := host.Scan()
+	snapshot, err := c.scan()
 	if err != nil {
 		return nil, err
 	}

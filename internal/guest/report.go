@@ -21,6 +21,10 @@ type Report struct {
 	Message string `json:"message,omitempty"` // what went wrong
 	On      string `json:"on"`                // host, or lab
 	Kernel  string `json:"kernel,omitempty"`  // the guest kernel's release
+	ID      string `json:"id,omitempty"`      // the VM's, for stile logs
+	Log     string `json:"log,omitempty"`     // path of its console's log
+	// Guest says how the guest itself ended: that it was stopped, powered itself off, panicked.
+	Guest *vmm.Result `json:"guest,omitempty"`
 
 	// Lab says how long the steps of resuming the nested host took.
 	Lab       []PhaseTime       `json:"lab,omitempty"`
@@ -76,7 +80,7 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 }
 
 func (g *Guest) report() Report {
-	r := Report{On: "host"}
+	r := Report{On: "host", Guest: &g.result, ID: g.control.ID(), Log: g.control.LogPath()}
 	if s := g.Session(); s != nil {
 		r.Kernel = s.Hello().Kernel
 	}

@@ -4,6 +4,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -39,6 +41,8 @@ const (
 // Spec says which guest to boot. It is a plain value that can be sent to another
 // process.
 type Spec struct {
+	Name        string        `json:"name,omitempty"`      // the VM's ID for its control socket; "" makes one up
+	Command     []string      `json:"command,omitempty"`   // what the guest is for, as stile ps shows it
 	Kernel      string        `json:"kernel,omitempty"`    // path, packaged version, KernelHost; "" is the default kernel
 	Modules     string        `json:"modules,omitempty"`   // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
 	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
@@ -48,8 +52,10 @@ type Spec struct {
 	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot, a folder or a disk image
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
-	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
-	PowerOff    bool          `json:"power_off,omitempty"` // ask the guest to power off at its end; see keeps
+	NoRNG       bool          `json:"no_rng,omitempty"` // leave out virtio-rng
+	StopOnOops  bool          `json:"stop_on_oops,omitempty"`
+	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
+	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps
 
 	OnReboot string `json:"on_reboot,omitempty"` // a vmm.RebootPolicy
 
@@ -68,6 +74,14 @@ type Spec struct {
 // with it, and a power-off takes a second under emulation.
 func (s Spec) keeps() bool {
 	return s.PowerOff || len(s.Devices) > 0 || slices.ContainsFunc(s.Disks, vmm.Disk.Writes)
+}
+
+// bootContext bounds the boot.
+func (s Spec) bootContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if s.KeepGoing {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
 }
 
 // withDefaults fills in what is not set.
@@ -106,6 +120,9 @@ func (s Spec) Validate() error {
 		faults = append(faults, folder(s.Root))
 	}
 	faults = append(faults, validateFolders(s.Folders)...)
+	if s.Name != "" {
+		faults = append(faults, control.CheckID(s.Name))
+	}
 	faults = append(faults, s.validateDisks())
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)

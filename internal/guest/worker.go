@@ -10,6 +10,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
@@ -72,7 +73,7 @@ func runWorker(s Spec) (vmm.Result, error) {
 // LabGuest is a guest in the nested host, with its agent connected from here.
 type LabGuest struct {
 	session *session.Session
-	log     *tail
+	log     *control.Console
 	ended   chan struct{} // closed when the worker has ended
 	keeps   bool          // whether it has to power off at its end
 }
@@ -87,7 +88,7 @@ func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
 	}
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
-	g := &LabGuest{log: &tail{}, ended: make(chan struct{}), keeps: s.keeps()}
+	g := &LabGuest{log: control.NewConsole(), ended: make(chan struct{}), keeps: s.keeps()}
 	go func() {
 		defer close(g.ended)
 		_, err := h.Run(context.Background(), &lab.Options{
@@ -103,7 +104,7 @@ func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
 }
 
 func (g *LabGuest) connect(ctx context.Context, s Spec, made Images, conn io.ReadWriteCloser) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.BootTimeout, &BootTimeoutError{s.BootTimeout})
+	ctx, cancel := s.bootContext(ctx)
 	defer cancel()
 	var err error
 	if g.session, err = session.Dial(ctx, conn); err == nil {
@@ -119,7 +120,7 @@ func (g *LabGuest) connect(ctx context.Context, s Spec, made Images, conn io.Rea
 func (g *LabGuest) Session() *session.Session { return g.session }
 
 // KernelLog returns the last lines of the guest's kernel log, and what its worker said.
-func (g *LabGuest) KernelLog() []byte { return g.log.lines(tailLines) }
+func (g *LabGuest) KernelLog() []byte { return g.log.Lines(tailLines) }
 
 // Close powers the guest off in order where it must be, and leaves it to the host's end where that fails.
 func (g *LabGuest) Close() error {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stile-vmm/stile/internal/hostpci"
 	"github.com/stile-vmm/stile/internal/hostpci/hosttest"
 )
@@ -55,5 +57,53 @@ func TestScanReadsNoMoreThanNeeded(t *testing.T) {
 	want := int64(4*n + 4*n/2 + n/8 + 100*11 + 1 + lists + tables)
 	if got := h.Reads(); got > want {
 		t.Errorf("%d reads, want %d at most", got, want)
+	}
+}
+
+func BenchmarkScanFor(b *testing.B) {
+	tree := large(b, 200)
+	h := hostpci.New(tree.Root)
+	function, err := hostpci.ParseBDF("0000:01:00.0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	before := h.Reads()
+	for b.Loop() {
+		if _, err := h.ScanFor(function); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(h.Reads()-before)/float64(b.N), "reads/op")
+}
+
+// TestScanFor: it is a part of what Scan finds, and does not grow with the host.
+func TestScanFor(t *testing.T) {
+	var reads [2]int64
+	for i, n := range []int{40, 200} {
+		h := hostpci.New(large(t, n).Root)
+		whole, err := h.Scan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := h.Reads()
+		part, err := h.ScanFor(whole.Functions[2].Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reads[i] = h.Reads() - before
+		if diff := cmp.Diff(whole.Functions[2:4], part.Functions); diff != "" {
+			t.Errorf("functions: %s", diff)
+		}
+		if diff := cmp.Diff(whole.Groups[1:2], part.Groups); diff != "" || part.IOMMU.On != whole.IOMMU.On {
+			t.Errorf("groups: %s, IOMMU %+v", diff, part.IOMMU)
+		}
+		gone, err := h.ScanFor(whole.Functions[0].Address, hostpci.BDF{Bus: 0xff})
+		if err != nil || len(gone.Functions) != n || gone.Function(hostpci.BDF{Bus: 0xff}) != nil {
+			t.Errorf("with a function that is not there: %v, %d functions", err, len(gone.Functions))
+		}
+	}
+	if reads[0] != reads[1] || reads[0] > 30 {
+		t.Errorf("%d reads on a small host, %d on a large one", reads[0], reads[1])
 	}
 }

@@ -89,10 +89,18 @@ func (h *Host) scanGroups(s *Snapshot) {
 		if err != nil || id < 0 {
 			continue
 		}
-		g := h.group(s, id)
-		s.Groups = append(s.Groups, g)
-		s.groups[id] = g
+		h.scanGroup(s, id)
 	}
+	s.sortGroups()
+}
+
+func (h *Host) scanGroup(s *Snapshot, id int) {
+	g := h.group(s, id)
+	s.Groups = append(s.Groups, g)
+	s.groups[id] = g
+}
+
+func (s *Snapshot) sortGroups() {
 	slices.SortFunc(s.Groups, func(a, b *Group) int { return a.ID - b.ID })
 }
 

@@ -78,22 +78,31 @@ func (s *Snapshot) MediatedDevice(uuid string) *Mediated { return s.mediated[uui
 // files can't be read, or hold something else than expected, is there with Problems.
 // An error means that PCI as a whole can't be read.
 func (h *Host) Scan() (*Snapshot, error) {
-	s := &Snapshot{
-		Functions: []*Function{}, Groups: []*Group{}, Mediated: []*Mediated{},
-		functions: make(map[BDF]*Function), groups: make(map[int]*Group), mediated: make(map[string]*Mediated),
-	}
+	s := newSnapshot()
 	if err := h.scanFunctions(s); err != nil {
 		return nil, err
 	}
 	h.scanMediated(s)
 	h.scanGroups(s)
+	h.conclude(s)
+	return s, nil
+}
+
+func newSnapshot() *Snapshot {
+	return &Snapshot{
+		Functions: []*Function{}, Groups: []*Group{}, Mediated: []*Mediated{},
+		functions: make(map[BDF]*Function), groups: make(map[int]*Group), mediated: make(map[string]*Mediated),
+	}
+}
+
+// conclude finds out what follows from what was read, and who holds it.
+func (h *Host) conclude(s *Snapshot) {
 	s.settleMediated()
 	s.IOMMU = h.iommu(s)
 	for _, g := range s.Groups {
 		g.Viability = viability(s, g)
 	}
 	h.scanHolders(s)
-	return s, nil
 }
 
 func (h *Host) scanFunctions(s *Snapshot) error {
@@ -109,13 +118,27 @@ func (h *Host) scanFunctions(s *Snapshot) error {
 		if !ok {
 			continue
 		}
-		if f := h.function(b); f != nil {
-			s.Functions = append(s.Functions, f)
-			s.functions[b] = f
-		}
+		h.scanFunction(s, b)
 	}
-	slices.SortFunc(s.Functions, func(a, b *Function) int { return a.Address.Compare(b.Address) })
+	s.sortFunctions()
 	return nil
+}
+
+// scanFunction adds the function at b, once. It returns nil if there is none.
+func (h *Host) scanFunction(s *Snapshot, b BDF) *Function {
+	if f := s.functions[b]; f != nil {
+		return f
+	}
+	f := h.function(b)
+	if f != nil {
+		s.Functions = append(s.Functions, f)
+		s.functions[b] = f
+	}
+	return f
+}
+
+func (s *Snapshot) sortFunctions() {
+	slices.SortFunc(s.Functions, func(a, b *Function) int { return a.Address.Compare(b.Address) })
 }
 
 // Resolve returns the address of the function that a user means by name: an address,

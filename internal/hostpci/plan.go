@@ -73,7 +73,7 @@ func (h *Host) planBind(j *journal, functions []BDF, o BindOptions) (*Plan, erro
 	if err := checkDriverName(o.target()); err != nil {
 		return nil, err
 	}
-	s, err := h.Scan()
+	s, err := h.ScanFor(functions...)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +237,7 @@ func (h *Host) PlanUnbind(functions []BDF, o UnbindOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := h.Scan()
+	s, err := h.ScanFor(functions...)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 func (h *Host) Unbind(functions []BDF, o UnbindOptions) ([]Step, error) {
 	done := []Step{}
 	err := h.change(o.Notice, func(c *changer) error {
-		s, err := h.Scan()
+		s, err := h.ScanFor(functions...)
 		if err != nil {
 			return err
 		}

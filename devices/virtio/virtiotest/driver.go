@@ -170,6 +170,12 @@ func (d *Driver) EnableMSIX(n int) {
 // SetupQueue makes a ring of the device's size for queue i and enables it with vector.
 func (d *Driver) SetupQueue(i int, features uint64, vector int) *virtqtest.Ring {
 	d.t.Helper()
+	return d.SetupQueueWith(i, features, vector, func() {})
+}
+
+// SetupQueueWith is SetupQueue with something done before the queue is enabled.
+func (d *Driver) SetupQueueWith(i int, features uint64, vector int, before func()) *virtqtest.Ring {
+	d.t.Helper()
 	d.SetCommon(QueueSelect, 2, uint64(i))
 	size := uint16(d.Common(QueueSize, 2))
 	base, _ := d.m.Alloc(32 * (uint64(size) + 1))
@@ -180,6 +186,7 @@ func (d *Driver) SetupQueue(i int, features uint64, vector int) *virtqtest.Ring 
 	d.SetCommon(QueueDriver, 8, r.Config.Avail)
 	d.SetCommon(QueueDevice, 8, r.Config.Used)
 	d.SetCommon(QueueVector, 2, uint64(vector))
+	before()
 	d.SetCommon(QueueEnable, 2, 1)
 	return r
 }

@@ -20,7 +20,7 @@ func main() {
 		initMain()
 	}
 	if len(os.Args) != 3 {
-		fatal(errors.New("usage: hardware edu|msi|memory|decode VENDOR:DEVICE"))
+		fatal(errors.New("usage: hardware edu|msi|memory|decode|serial|picture VENDOR:DEVICE"))
 	}
 	dir, err := find(os.Args[2])
 	if err == nil {
@@ -33,6 +33,10 @@ func main() {
 			err = shared(dir)
 		case "decode":
 			err = decode(dir)
+		case "serial":
+			err = serial(dir)
+		case "picture":
+			err = picture(dir)
 		default:
 			err = fmt.Errorf("no task %q", os.Args[1])
 		}

@@ -1,0 +1,88 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/stile-vmm/stile/internal/control"
+	"github.com/stile-vmm/stile/vmm"
+)
+
+// machineTarget steers what a VM has without an agent.
+type machineTarget struct {
+	vm   *vmm.VM
+	kill func()
+	// typed is where console input goes.
+	typed io.Writer
+}
+
+func (t *machineTarget) input() io.Writer { return t.typed }
+
+func (t *machineTarget) describe(context.Context, *control.Info) {}
+
+func (t *machineTarget) attach(_ context.Context, r *control.Request) (io.ReadWriteCloser, error) {
+	return nil, unable(r)
+}
+
+func (t *machineTarget) do(_ context.Context, r *control.Request) error {
+	switch r.Op {
+	case control.OpKill:
+		t.kill()
+		return nil
+	case control.OpShutdown:
+		return t.vm.PressPowerButton()
+	case control.OpReboot:
+		return errors.New("reboot: that takes stile's agent in the guest")
+	}
+	return unable(r)
+}
+
+// unable says that a VM was not made with what r needs.
+func unable(r *control.Request) error {
+	return fmt.Errorf("%s: this VM was made without what that takes", r.Op)
+}
+
+// guestTarget steers a guest with an agent.
+type guestTarget struct {
+	machineTarget
+	guest *Guest
+}
+
+func (t *guestTarget) do(ctx context.Context, r *control.Request) error {
+	if !t.guest.ready.Load() {
+		return t.machineTarget.do(ctx, r) // the power button, before there is an agent
+	}
+	switch r.Op {
+	case control.OpShutdown:
+		return t.guest.Session().PowerOff(ctx)
+	case control.OpReboot:
+		return t.guest.Session().Reboot(ctx)
+	}
+	return t.machineTarget.do(ctx, r)
+}
+
+// EndedError says that a VM was ended through its control socket.
+type EndedError struct{ By control.Op }
+
+func (e *EndedError) Error() string {
+	if e.By == control.OpKill {
+		return "the VM was killed by stile ctl"
+	}
+	return "the guest was shut down by stile ctl"
+}
+
+// Exit statuses of VMs that were ended through their control sockets: as of a command that a signal ended.
+const (
+	exitShutdown = 128 + 15
+	exitKilled   = 128 + 9
+)
+
+// ExitStatus returns the status that stile ends with.
+func (e *EndedError) ExitStatus() int {
+	if e.By == control.OpKill {
+		return exitKilled
+	}
+	return exitShutdown
+}
