@@ -27,12 +27,12 @@ func TestValidateReportsEverything(t *testing.T) {
 	}
 }
 
-func TestRootMustBeAFolder(t *testing.T) {
+func TestRootMustBeAFolderOrAnImage(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (Spec{Root: file}).Validate(); err == nil || !strings.Contains(err.Error(), "not a folder") {
+	if err := (Spec{Root: file}).Validate(); err == nil || !strings.Contains(err.Error(), "empty") { // a file is a disk image
 		t.Errorf("%v", err)
 	}
 	if err := (Spec{Root: filepath.Dir(file)}).Validate(); err != nil {
