@@ -129,10 +129,15 @@ func loadDependencies(release string) error {
 		return nil
 	}
 	err := modprobe(want...)
-	if !errors.Is(err, exec.ErrNotFound) {
-		return err
+	if err == nil {
+		return nil
 	}
-	return loadClosure("/lib/modules/"+release, want)
+	// There may be no modprobe, or it may have no list of this kernel's modules (modules.dep).
+	closureErr := loadClosure("/lib/modules/"+release, want)
+	if closureErr == nil || errors.Is(err, exec.ErrNotFound) {
+		return closureErr
+	}
+	return fmt.Errorf("%w; without modprobe: %w", err, closureErr)
 }
 
 // modprobe loads modules by the program that knows the host's module options.
@@ -147,7 +152,7 @@ func modprobe(modules ...string) error {
 // moduleCompressed is MODULE_INIT_COMPRESSED_FILE of linux/module.h: the kernel unpacks.
 const moduleCompressed = 4
 
-// loadClosure loads modules and what they need, on a host without modprobe.
+// loadClosure loads modules and what they need, without modprobe.
 func loadClosure(dir string, want []string) error {
 	modules, missing, err := images.ModuleClosure(dir, want)
 	if err != nil {

@@ -284,6 +284,13 @@ func ensureModule(ctx context.Context) error {
 	return m.Ensure(ctx)
 }
 
+// buildModule builds the kernel module for a kernel of the lab: in there it would take a minute.
+func buildModule(ctx context.Context, cache *images.Cache, k *distro.Kernel) error {
+	m := &mdev.Module{Release: k.Release, Headers: []string{k.Headers}, Cache: cache, Progress: notice}
+	_, err := m.Build(ctx)
+	return err
+}
+
 // fetchHeaders returns what the module is built against, where the running kernel's own is not installed.
 func fetchHeaders(ctx context.Context, cache *images.Cache, others []*images.Cache, release string) (string, error) {
 	for _, c := range others {

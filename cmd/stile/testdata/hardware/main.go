@@ -22,29 +22,23 @@ func main() {
 	if len(os.Args) != 3 {
 		fatal(errors.New("usage: hardware edu|msi|memory|decode|serial|picture VENDOR:DEVICE"))
 	}
-	dir, err := find(os.Args[2])
-	if err == nil {
-		switch os.Args[1] {
-		case "edu":
-			err = edu(dir)
-		case "msi":
-			err = msi(dir)
-		case "memory":
-			err = shared(dir)
-		case "decode":
-			err = decode(dir)
-		case "serial":
-			err = serial(dir)
-		case "picture":
-			err = picture(dir)
-		default:
-			err = fmt.Errorf("no task %q", os.Args[1])
-		}
+	tasks := map[string]func(dir string) error{
+		"edu": edu, "msi": msi, "memory": shared, "decode": decode, "serial": serial, "picture": picture,
 	}
+	task, ok := tasks[os.Args[1]]
+	if !ok {
+		fatal(fmt.Errorf("no task %q", os.Args[1]))
+	}
+	dirs, err := find(os.Args[2])
 	if err != nil {
 		fatal(err)
 	}
-	fmt.Println("fine")
+	for _, dir := range dirs {
+		if err := task(dir); err != nil {
+			fatal(fmt.Errorf("%s: %w", dir, err))
+		}
+		fmt.Println(filepath.Base(dir), "fine")
+	}
 }
 
 func fatal(err error) {
@@ -52,17 +46,21 @@ func fatal(err error) {
 	os.Exit(1)
 }
 
-// find returns the first function with an ID.
-func find(id string) (string, error) {
+// find returns the functions with an ID, at least one.
+func find(id string) ([]string, error) {
 	dirs, err := filepath.Glob("/sys/bus/pci/devices/*")
+	var found []string
 	for _, dir := range dirs {
 		vendor, _ := os.ReadFile(dir + "/vendor")
 		device, _ := os.ReadFile(dir + "/device")
 		if strings.TrimSpace(string(vendor))+":"+strings.TrimSpace(string(device)) == id {
-			return dir, nil
+			found = append(found, dir)
 		}
 	}
-	return "", errors.Join(err, fmt.Errorf("no function %s", id))
+	if len(found) == 0 {
+		return nil, errors.Join(err, fmt.Errorf("no function %s", id))
+	}
+	return found, nil
 }
 
 // config is a function's config space.
