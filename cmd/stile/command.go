@@ -16,7 +16,14 @@ func (f *runFlags) command() (*session.Cmd, *terminal, error) {
 		args = []string{shell(f.spec.Root)}
 		tty = tty || isTerminal(os.Stdin)
 	}
+	user, err := f.account()
+	if err != nil {
+		return nil, nil, err
+	}
 	cmd := &session.Cmd{Args: args, Dir: f.workDir(), Env: f.environment(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if user != nil {
+		cmd.User, cmd.Env = &user.user, append(user.env, cmd.Env...)
+	}
 	if !tty {
 		return cmd, &terminal{}, nil
 	}

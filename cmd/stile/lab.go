@@ -128,6 +128,7 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	add("--initramfs", spec.Initramfs...)
 	add("--append", spec.Append...)
 	add("--env", f.environment()...)
+	add("--user", f.user)
 	add("--cwd", f.dir)
 	add("--on-oops", f.onOops)
 	add("--device", spec.Devices...)

@@ -32,6 +32,7 @@ type runFlags struct {
 	json       string
 	dryRun     bool
 	onOops     string
+	user       string
 	rng        bool
 	args       []string
 }
@@ -94,6 +95,7 @@ func newRunCommand() *cobra.Command {
 	addFolderFlags(fs, &f.spec.Folders)
 	addDiskFlag(fs, &f.spec.Disks)
 	fs.StringArrayVar(&f.env, "env", nil, "KEY=VALUE for the command's environment, or KEY to carry it over; repeatable")
+	fs.StringVar(&f.user, "user", "", "run the command as this user of the guest: NAME, UID or UID:GID (default: root)")
 	fs.StringVar(&f.dir, "cwd", "", "working directory in the guest (default: the current one with --root host)")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the VM if the command runs longer, such as 60s (default: never)")
@@ -172,7 +174,8 @@ func (f *runFlags) validate() error {
 	if f.tty && !term.IsTerminal(int(os.Stdin.Fd())) {
 		faults = append(faults, errors.New("-t: standard input is not a terminal"))
 	}
-	return errors.Join(faults...)
+	_, err := f.account()
+	return errors.Join(append(faults, err)...)
 }
 
 // fail reports err in --json, where asked for, and returns it.
