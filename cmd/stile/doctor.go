@@ -29,6 +29,15 @@ const (
 	missing state = "missing" // stile run does not work without it
 )
 
+// paint colours text for a terminal: green, yellow or red. NO_COLOR in the environment asks for none.
+func (s state) paint(text string) string {
+	if !isTerminal(os.Stdout) || os.Getenv("NO_COLOR") != "" {
+		return text
+	}
+	colour := map[state]int{good: 32, limited: 33, missing: 31}[s]
+	return fmt.Sprintf("\x1b[%dm%s\x1b[0m", colour, text)
+}
+
 // finding is one thing that doctor looked at.
 type finding struct {
 	Name   string `json:"name"`
@@ -83,7 +92,7 @@ if something is missing without which stile run does not work.`,
 
 func printFindings(findings []finding) {
 	for _, f := range findings {
-		fmt.Printf("%-8s %-15s %s\n", f.State, f.Name, f.Detail)
+		fmt.Printf("%s %-15s %s\n", f.State.paint(fmt.Sprintf("%-8s", f.State)), f.Name, f.Detail)
 		if f.Remedy != "" {
 			fmt.Printf("%-8s %-15s → %s\n", "", "", f.Remedy)
 		}
@@ -100,9 +109,12 @@ func printPackages(findings []finding) {
 
 // examine looks at this host.
 func examine(ctx context.Context) []finding {
+	host := hostFiles{os.DirFS("/")}
 	kvm, usable := examineKVM()
-	return append([]finding{
+	findings := append([]finding{
+		host.examineHost(),
 		kvm,
+		host.examineNesting(),
 		examineQEMU(ctx, usable),
 		examineLabState(usable),
 		examineLabKernels(ctx),
@@ -110,7 +122,10 @@ func examine(ctx context.Context) []finding {
 		examineCache(),
 		examineGo(),
 		examineMemory(),
+		host.examineHugePages(),
+		examineLimits(),
 	}, examinePassthrough()...)
+	return append(findings, host.examineRemapping(), host.examineVFIO())
 }
 
 // examineKVM also reports whether VMs run on this host's KVM.
