@@ -39,6 +39,7 @@ type Config struct {
 
 	Shares    []Share // folders, each a virtio-9p device
 	Disks     []Disk  // each a virtio-blk device
+	Nets      []Net   // network cards
 	AgentPort bool    // a virtio-console port for the agent, see VM.Agent
 	NoRNG     bool    // leave out virtio-rng
 	NoConsole bool    // leave out virtio-console, which has the agent's port too
@@ -129,6 +130,7 @@ func (c *Config) Validate() error {
 	}
 	c.validateDevices(fault)
 	c.validateDisks(fault)
+	c.validateNets(fault)
 	tags := make(map[string]bool)
 	for _, s := range c.Shares {
 		switch {

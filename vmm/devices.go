@@ -59,6 +59,11 @@ func (v *VM) newDevices() (*devices, error) {
 			return d, err
 		}
 	}
+	for i := range v.cfg.Nets {
+		if err := d.addNet(v, irqs, i); err != nil {
+			return d, err
+		}
+	}
 	for _, h := range v.host.devices {
 		slot, err := d.root.Add(-1, 0, h.function.PCI())
 		if err != nil {

@@ -47,6 +47,7 @@ type Config struct {
 	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
 	Folders []Folder      // of the host, mounted in the guest
 	Disks   []Disk        // /dev/vda and on; one that is written to makes PowerOff so
+	Net     []string      // network cards, as stile run --net takes them: "user,fwd=8022:22"
 	Timeout time.Duration // for the boot; 0 is four minutes
 	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
 	PowerOff bool
@@ -59,7 +60,7 @@ type Folder = guest.Folder
 func (c Config) spec() guest.Spec {
 	return guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		Folders: c.Folders, Disks: c.Disks, BootTimeout: c.Timeout, PowerOff: c.PowerOff,
+		Folders: c.Folders, Disks: c.Disks, Nets: c.Net, BootTimeout: c.Timeout, PowerOff: c.PowerOff,
 	}
 }
 

@@ -131,6 +131,7 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	add("--user", f.user)
 	add("--cwd", f.dir)
 	add("--on-oops", f.onOops)
+	add("--net", spec.Nets...)
 	add("--device", spec.Devices...)
 	add("--vfio", spec.VFIO)
 	add("--on-unplug", spec.OnUnplug)

@@ -115,7 +115,7 @@ func Serve(conn io.ReadWriteCloser) error {
 type plainProcess struct{}
 
 func (plainProcess) setup(s *agentproto.Setup) error {
-	if s.Root.Kind != agentproto.MountNone || len(s.Mounts) > 0 || s.Hostname != "" {
+	if s.Root.Kind != agentproto.MountNone || len(s.Mounts) > 0 || s.Hostname != "" || len(s.Nets) > 0 {
 		return fmt.Errorf("an agent that is not PID 1 mounts and names nothing")
 	}
 	return nil

@@ -21,10 +21,18 @@ const dialLimit = time.Minute
 // relayBuffer is the piece in which a connection is copied, in bytes.
 const relayBuffer = 64 << 10
 
-// dial connects to an address and relays until both directions have ended or the host gives the connection up.
-// out is the request's stream.
+// dial connects to an address and relays. out is the request's stream.
 func (s *server) dial(out *yamux.Stream, d *agentproto.Dial) {
-	in, err := s.claim(d.ID, agentproto.StreamDial)
+	dialer := net.Dialer{Timeout: dialLimit}
+	s.connect(out, d.ID, d.Datagrams(), func(ctx context.Context) (net.Conn, error) {
+		return dialer.DialContext(ctx, d.Network, d.Address)
+	})
+}
+
+// connect relays the connection that open returns, until both directions have ended or the host gives it up. out is
+// the request's stream.
+func (s *server) connect(out *yamux.Stream, id uint64, datagrams bool, open func(context.Context) (net.Conn, error)) {
+	in, err := s.claim(id, agentproto.StreamDial)
 	if err != nil {
 		refuse(out, agentproto.Failed, err)
 		return
@@ -39,8 +47,7 @@ func (s *server) dial(out *yamux.Stream, d *agentproto.Dial) {
 		out.SetWriteDeadline(past())
 		cancel()
 	}()
-	dialer := net.Dialer{Timeout: dialLimit}
-	conn, err := dialer.DialContext(ctx, d.Network, d.Address)
+	conn, err := open(ctx)
 	if err != nil {
 		refuse(out, agentproto.Failed, err)
 		return
@@ -49,7 +56,7 @@ func (s *server) dial(out *yamux.Stream, d *agentproto.Dial) {
 	defer context.AfterFunc(ctx, func() { abandon(conn, in) })()
 	answer(out, nil)
 	r := relay{conn: conn, in: in, out: out, catch: s.machine.catch}
-	if d.Datagrams() {
+	if datagrams {
 		r.run(r.receiveDatagrams, r.sendDatagrams)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 
@@ -32,6 +33,8 @@ type server struct {
 	set      bool                        // Setup came
 	env      []string                    // what commands start from
 	attached map[slot]chan *yamux.Stream // streams that wait for their command, or the reverse
+
+	listeners map[uint64]net.Listener
 }
 
 // slot is a standard stream of a command to come.
@@ -56,7 +59,7 @@ func serve(conn io.ReadWriteCloser, m machine, c *children, hello *agentproto.He
 		return err
 	}
 	defer mux.Close()
-	s := &server{mux: mux, machine: m, children: c, env: defaultEnv(), attached: make(map[slot]chan *yamux.Stream)}
+	s := &server{mux: mux, machine: m, children: c, env: defaultEnv(), attached: make(map[slot]chan *yamux.Stream), listeners: make(map[uint64]net.Listener)}
 	if err := s.greet(hello); isEnd(err) {
 		return nil
 	} else if err != nil {
@@ -118,6 +121,10 @@ func (s *server) handle(stream *yamux.Stream) {
 		s.exec(stream, req.Exec)
 	case req.Dial != nil:
 		s.dial(stream, req.Dial)
+	case req.Listen != nil:
+		s.listen(stream, req.Listen)
+	case req.Accept != nil:
+		s.accept(stream, req.Accept)
 	case req.Push != nil:
 		answer(stream, push(req.Push, stream))
 	case req.Pull != nil:

@@ -36,6 +36,9 @@ func (g *guest) setup(s *agentproto.Setup) error {
 	if err := setupPCI(s); err != nil {
 		return err
 	}
+	if err := setupNets(s.Nets); err != nil {
+		return err
+	}
 	if s.Root.Kind != agentproto.MountNone {
 		if err := mountAt(&s.Root, layers+"/root", layers+"/0"); err != nil {
 			return fmt.Errorf("mount the root: %w", err)

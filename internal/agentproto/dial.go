@@ -46,6 +46,33 @@ func (d *Dial) validate() error {
 	return checkText("address", d.Address)
 }
 
+// Listen listens at an address inside the machine until the host closes its end of the stream. The agent answers with
+// an empty Reply when it does, or one with an Error.
+type Listen struct {
+	// ID names the listener. The host never uses one twice.
+	ID uint64 `json:"id"`
+	// Network is one of DialNetworks that has connections.
+	Network string `json:"network"`
+	// Address is what net.Listen takes.
+	Address string `json:"address"`
+}
+
+func (l *Listen) validate() error {
+	d := Dial{Network: l.Network, Address: l.Address}
+	if d.Datagrams() {
+		return fmt.Errorf("listen: network %q has no connections", l.Network)
+	}
+	return d.validate()
+}
+
+// Accept waits for the next connection to a listener, and is then as Dial: an Attach with its ID comes before it.
+type Accept struct {
+	ID       uint64 `json:"id"`
+	Listener uint64 `json:"listener"`
+}
+
+func (a *Accept) validate() error { return nil }
+
 // MaxDatagram bounds a datagram, in bytes.
 const MaxDatagram = 65535
 

@@ -16,6 +16,8 @@ type Request struct {
 	Pull   *Pull   `json:"pull,omitempty"`
 	Power  *Power  `json:"power,omitempty"`
 	Dial   *Dial   `json:"dial,omitempty"`
+	Listen *Listen `json:"listen,omitempty"`
+	Accept *Accept `json:"accept,omitempty"`
 }
 
 // Validate checks that exactly one request is set and that it is well formed.
@@ -41,6 +43,12 @@ func (r *Request) Validate() error {
 	}
 	if r.Dial != nil {
 		set = append(set, r.Dial)
+	}
+	if r.Listen != nil {
+		set = append(set, r.Listen)
+	}
+	if r.Accept != nil {
+		set = append(set, r.Accept)
 	}
 	if len(set) != 1 {
 		return fmt.Errorf("a request must say one thing, this one says %d", len(set))
@@ -88,6 +96,8 @@ type Setup struct {
 	ConsoleLevel int `json:"console_level,omitempty"`
 	// PCI are the addresses of functions that must be there before anything is mounted.
 	PCI []string `json:"pci,omitempty"`
+	// Nets are the machine's virtio network cards, in the order of their PCI addresses.
+	Nets []Net `json:"nets,omitempty"`
 }
 
 // MountKind says where a Mount's files come from.
@@ -135,6 +145,9 @@ func (s *Setup) validate() error {
 		if bdf == "" || strings.ContainsAny(bdf, "/\x00") {
 			errs = append(errs, fmt.Errorf("PCI address %q is none", bdf))
 		}
+	}
+	for i := range s.Nets {
+		errs = append(errs, s.Nets[i].check())
 	}
 	for _, m := range s.Mounts {
 		if m.Kind == MountNone {

@@ -51,6 +51,9 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	if err != nil {
 		return cfg, made, err
 	}
+	if cfg.Nets, err = s.cards(); err != nil {
+		return cfg, made, err
+	}
 	cfg.Kernel = made.Kernel
 	// The agent's archive comes last, so that its /init is the one that stays.
 	cfg.Initrds = append(append(cfg.Initrds, s.Initramfs...), made.Initramfs)
@@ -220,6 +223,7 @@ func setup(s Spec, made Images) *agentproto.Setup {
 		out.ConsoleLevel = quietLevel
 	}
 	made.mountModules(s, out)
+	s.setupNets(out)
 	return out
 }
 
@@ -326,11 +330,12 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 	s = s.withDefaults()
 	made, err := findImages(ctx, s)
 	cmdline := s.consoleCmdline()
+	nets, netErr := s.cards()
 	return vmm.Config{
 		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: cmdline, CPUs: s.CPUs, Memory: s.Memory,
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
 		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
-		OnReboot: vmm.RebootPolicy(s.OnReboot),
-	}, err
+		OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets,
+	}, errors.Join(err, netErr)
 }

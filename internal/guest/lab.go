@@ -24,10 +24,11 @@ type LabHost struct {
 	self   string // this program's path in the nested host
 	images Images
 	locks  vmm.Images // of the guest's disks; nil without
+	nets   *labNets   // nil without guests
 }
 
-// Close ends the nested host with all that runs in it, and unlocks the guest's disks.
-func (h *LabHost) Close() error { return errors.Join(h.Host.Close(), h.locks.Close()) }
+// Close ends the nested host with all that runs in it, unlocks the guest's disks and ends its networks.
+func (h *LabHost) Close() error { return errors.Join(h.Host.Close(), h.locks.Close(), h.nets.close()) }
 
 // ResumeLab is OpenLab with room for a guest of s, and with the images of s made outside, where they
 // are kept: the nested host forgets everything.
@@ -48,12 +49,19 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 	if err != nil {
 		return nil, err
 	}
-	l.Writable = append(slices.Clone(l.Writable), written...)
-	host, err := openLab(ctx, cache, l, s.Memory, progress)
+	nets, err := openNets(s)
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
-	host.images, host.locks = made, locks
+	l.Writable = append(slices.Clone(l.Writable), written...)
+	host, err := openLab(ctx, cache, l, s.Memory, progress)
+	if err != nil {
+		return nil, errors.Join(err, locks.Close(), nets.close())
+	}
+	host.images, host.locks, host.nets = made, locks, nets
+	if err := nets.listen(ctx, host.Session()); err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
 	return host, nil
 }
 
@@ -64,9 +72,13 @@ func (h *LabHost) Run(ctx context.Context, o *lab.Options) (lab.Status, error) {
 	if err != nil {
 		return lab.Status{}, err
 	}
+	env, err := h.nets.env()
+	if err != nil {
+		return lab.Status{}, err
+	}
 	nested := *o
 	nested.Args = append([]string{h.self}, o.Args...)
-	nested.Env = append([]string{envImages + "=" + string(made)}, o.Env...)
+	nested.Env = append(append([]string{envImages + "=" + string(made)}, env...), o.Env...)
 	return h.Exec(ctx, &nested)
 }
 

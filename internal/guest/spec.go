@@ -63,6 +63,8 @@ type Spec struct {
 
 	Disks []vmm.Disk `json:"disks,omitempty"`
 
+	Nets []string `json:"nets,omitempty"` // network cards, as vmm.ParseNet takes them
+
 	Devices       []string `json:"devices,omitempty"`         // of the host, as ParseDevice takes them
 	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
 	OnUnplug      string   `json:"on_unplug,omitempty"`       // a vmm.Policy
@@ -124,6 +126,7 @@ func (s Spec) Validate() error {
 		faults = append(faults, control.CheckID(s.Name))
 	}
 	faults = append(faults, s.validateDisks())
+	faults = append(faults, s.validateNets())
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
 }

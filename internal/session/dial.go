@@ -35,16 +35,21 @@ func (s *Session) Dial(ctx context.Context, network, address string) (net.Conn, 
 }
 
 func (s *Session) dial(ctx context.Context, d *agentproto.Dial) (*conn, error) {
-	out, err := s.open(&agentproto.Request{Attach: &agentproto.Attach{ID: d.ID, Stream: agentproto.StreamDial}})
+	return s.connect(ctx, d.ID, &agentproto.Request{Dial: d}, addr{d.Network, d.Address})
+}
+
+// connect sends a request that is answered with a connection.
+func (s *Session) connect(ctx context.Context, id uint64, req *agentproto.Request, remote addr) (*conn, error) {
+	out, err := s.open(&agentproto.Request{Attach: &agentproto.Attach{ID: id, Stream: agentproto.StreamDial}})
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.open(&agentproto.Request{Dial: d})
+	in, err := s.open(req)
 	if err != nil {
 		out.Close()
 		return nil, err
 	}
-	c := &conn{session: s, in: in, out: out, remote: addr{d.Network, d.Address}}
+	c := &conn{session: s, in: in, out: out, remote: remote}
 	stop := context.AfterFunc(ctx, func() { in.SetDeadline(past()) })
 	_, err = agentproto.ReadReply(in)
 	if !stop() || err != nil {

@@ -191,3 +191,49 @@ func TestDialClose(t *testing.T) {
 		}
 	})
 }
+
+func TestListen(t *testing.T) {
+	s := dial(t)
+	path := filepath.Join(t.TempDir(), "socket")
+	l, err := s.Listen(testContext(t), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var _ net.Listener = l
+	for range 3 {
+		inside, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer inside.Close()
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(inside, "to the host")
+		inside.(*net.UnixConn).CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || string(got) != "to the host" {
+			t.Errorf("%q, %v", got, err)
+		}
+		io.WriteString(c, "to the guest")
+		c.Close()
+		if got, err := io.ReadAll(inside); err != nil || string(got) != "to the guest" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := l.Accept()
+		ended <- err
+	}()
+	l.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept: %v", err)
+	}
+	for _, test := range [][2]string{{"udp", "127.0.0.1:0"}, {"unix", "/no/such/folder/socket"}, {"tcp", "nonsense"}} {
+		if l, err := s.Listen(testContext(t), test[0], test[1]); err == nil {
+			l.Close()
+			t.Errorf("listens at %v", test)
+		}
+	}
+}

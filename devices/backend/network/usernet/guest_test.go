@@ -1,0 +1,142 @@
+package usernet
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/stile-vmm/stile/devices/backend/network"
+)
+
+// limit ends a test that hangs. No test depends on its length.
+const limit = time.Minute
+
+var guestMAC = [6]byte{0x02, 0, 0, 0, 0, 1}
+
+// guest is the other end of the wire: a second stack, in the guest's place.
+type guest struct {
+	t     testing.TB
+	s     *Stack
+	stack *stack.Stack
+}
+
+// newGuest makes a network and a guest in it. offloads is what either end may leave undone.
+func newGuest(t testing.TB, c Config, offloads network.Offload) *guest {
+	t.Helper()
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &guest{t: t, s: s}
+	wire := newLink(guestMAC, func([]byte) bool { return false })
+	wire.offloads.Store(uint32(offloads))
+	if err := s.SetOffloads(offloads); err != nil {
+		t.Fatal(err)
+	}
+	g.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+	})
+	if err := g.stack.CreateNIC(nic, wire); err != nil {
+		t.Fatal(err)
+	}
+	a := c.Addresses()
+	address := tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(a.Guest.Addr().As4()), PrefixLen: a.Guest.Bits()}
+	if err := g.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: address}, stack.AddressProperties{}); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{}), tcpip.MaskFromBytes(make([]byte, 4)))
+	g.stack.SetRouteTable([]tcpip.Route{
+		{Destination: address.Subnet(), NIC: nic},
+		{Destination: all, Gateway: tcpip.AddrFrom4(a.Gateway.As4()), NIC: nic},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{}, 2)
+	pump := func(to, from network.Queue) {
+		frame := make([]byte, network.MaxFrame)
+		for ctx.Err() == nil {
+			if n, err := from.Receive(frame, true); err == nil {
+				to.Send([][]byte{frame[:5], frame[5:n]})
+			}
+		}
+		done <- struct{}{}
+	}
+	go pump(s.link, wire)
+	go pump(wire, s.link)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		g.stack.Destroy()
+		cancel()
+		wire.Interrupt()
+		s.link.Interrupt()
+		<-done
+		<-done
+	})
+	return g
+}
+
+// address is one of the host's as the guest sees it.
+func (g *guest) address(port int) tcpip.FullAddress {
+	return full(netip.AddrPortFrom(g.s.addresses.Gateway, uint16(port)))
+}
+
+func full(a netip.AddrPort) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(a.Addr().As4()), Port: a.Port()}
+}
+
+func (g *guest) dial(to tcpip.FullAddress) (*gonet.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(g.t.Context(), limit)
+	defer cancel()
+	c, err := gonet.DialContextTCP(ctx, g.stack, to, ipv4.ProtocolNumber)
+	if err == nil {
+		c.SetDeadline(time.Now().Add(limit))
+	}
+	return c, err
+}
+
+func (g *guest) dialUDP(to tcpip.FullAddress) *gonet.UDPConn {
+	g.t.Helper()
+	c, err := gonet.DialUDP(g.stack, nil, &to, ipv4.ProtocolNumber)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(limit))
+	return c
+}
+
+// serve listens on the host, and calls handle with each connection. It returns the port.
+func serve(t testing.TB, handle func(net.Conn)) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				handle(c)
+			}()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}

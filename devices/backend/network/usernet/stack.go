@@ -1,0 +1,184 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/stile-vmm/stile/devices/backend/network"
+)
+
+// nic is the number of the stack's only interface.
+const nic tcpip.NICID = 1
+
+// gatewayMAC is the gateway's and the name server's address on the wire.
+var gatewayMAC = [6]byte{0x02, 's', 't', 'i', 'l', 'e'}
+
+// Stack is a network without privileges. It implements network.Network. Its methods may be called concurrently.
+type Stack struct {
+	addresses Addresses
+	resolver  netip.AddrPort
+	link      *link
+	stack     *stack.Stack
+	dhcp      dhcpServer
+
+	forwards []net.Listener
+	conns    chan struct{} // a token for each TCP connection
+	flows    chan struct{} // and for each UDP flow
+	queries  chan struct{} // and for each name that is asked for
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	mu     sync.Mutex // guards work's growth against Close
+	work   sync.WaitGroup
+}
+
+// New makes a network and listens for its forwards. The error says all of those that can't be had.
+func New(c Config) (*Stack, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Stack{
+		addresses: c.Addresses(), resolver: c.Resolver,
+		conns: make(chan struct{}, maxConns), flows: make(chan struct{}, maxFlows), queries: make(chan struct{}, maxQueries),
+	}
+	s.dhcp = dhcpServer{addresses: s.addresses, mac: gatewayMAC}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.link = newLink(gatewayMAC, s.intercept)
+	if err := s.build(); err != nil {
+		return nil, errors.Join(fmt.Errorf("user network: %w", err), s.Close())
+	}
+	if err := s.listen(c.Forwards); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// build makes the stack and its one interface.
+func (s *Stack) build() error {
+	s.stack = stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
+	})
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
+	sack := tcpip.TCPSACKEnabled(true)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack} {
+		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
+			return errors.New(err.String())
+		}
+	}
+	if err := s.stack.CreateNIC(nic, s.link); err != nil {
+		return errors.New(err.String())
+	}
+	for _, a := range []netip.Addr{s.addresses.Gateway, s.addresses.DNS} {
+		address := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{
+			Address: tcpip.AddrFrom4(a.As4()), PrefixLen: s.addresses.Guest.Bits(),
+		}}
+		if err := s.stack.AddProtocolAddress(nic, address, stack.AddressProperties{}); err != nil {
+			return errors.New(err.String())
+		}
+	}
+	// The guest's connections go to any address, and it is answered from there.
+	if err := s.stack.SetPromiscuousMode(nic, true); err != nil {
+		return errors.New(err.String())
+	}
+	if err := s.stack.SetSpoofing(nic, true); err != nil {
+		return errors.New(err.String())
+	}
+	subnet, err := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{}), tcpip.MaskFromBytes(make([]byte, 4)))
+	if err != nil {
+		return err
+	}
+	s.stack.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
+	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s.stack, tcpBuffer, maxHandshakes, s.acceptTCP).HandlePacket)
+	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(s.stack, s.acceptUDP).HandlePacket)
+	return nil
+}
+
+// Addresses returns what the guest is to use.
+func (s *Stack) Addresses() Addresses { return s.addresses }
+
+// Queues implements network.Network.
+func (s *Stack) Queues() []network.Queue { return []network.Queue{s.link} }
+
+// Offloads implements network.Network.
+func (s *Stack) Offloads() network.Offload { return network.Csum | network.TSO4 }
+
+// SetOffloads implements network.Network.
+func (s *Stack) SetOffloads(o network.Offload) error {
+	s.link.offloads.Store(uint32(o))
+	return nil
+}
+
+// SetActive implements network.Network.
+func (s *Stack) SetActive(int) error { return nil }
+
+// MTU implements network.Network.
+func (s *Stack) MTU() int { return network.DefaultMTU }
+
+// start runs f, if the stack is not being closed, while a token of that kind is its own.
+func (s *Stack) start(tokens chan struct{}, f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil || !take(tokens) {
+		return false
+	}
+	s.work.Go(func() {
+		defer func() { <-tokens }()
+		f()
+	})
+	return true
+}
+
+// Close ends forwards, connections and the stack. Further calls do nothing.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	s.cancel()
+	s.mu.Unlock()
+	var errs []error
+	for _, l := range s.forwards {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	s.work.Wait()
+	if s.stack != nil {
+		s.stack.Destroy()
+	}
+	return errors.Join(errs...)
+}
+
+// host returns the address of the host that an address of the guest's network or beyond stands for.
+func (s *Stack) host(a netip.Addr) (netip.Addr, bool) {
+	switch {
+	case a == s.addresses.Gateway:
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+	case s.addresses.Guest.Contains(a), a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a == broadcast:
+		return a, false
+	}
+	return a, true
+}
+
+// broadcast is every host's.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// take takes a token, if there is one left.
+func take(tokens chan struct{}) bool {
+	select {
+	case tokens <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,199 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// acceptTCP is called on a goroutine of its own.
+func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
+	if !s.start(s.conns, func() { s.connect(r) }) {
+		r.Complete(true)
+	}
+}
+
+// connect makes the host's side of a connection first: the guest is refused if the host is.
+func (s *Stack) connect(r *tcp.ForwarderRequest) {
+	id := r.ID()
+	to := netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+	host, err := s.dialTCP(to)
+	if err != nil {
+		r.Complete(!timedOut(err))
+		return
+	}
+	var queue waiter.Queue
+	endpoint, failure := r.CreateEndpoint(&queue)
+	r.Complete(failure != nil)
+	if failure != nil {
+		host.Close()
+		return
+	}
+	s.relay(endpoint, gonet.NewTCPConn(&queue, endpoint), host)
+}
+
+// timedOut tells whether nobody answered: then the guest gets no answer either.
+func timedOut(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// dialTCP connects the host to where the guest wants to.
+func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, dialLimit)
+	defer cancel()
+	var dialer net.Dialer
+	if to.Addr() == s.addresses.DNS {
+		if to.Port() != dnsPort {
+			return nil, errors.New("the name server has no other port")
+		}
+		to = s.resolvers()[0]
+	} else {
+		host, ok := s.host(to.Addr())
+		if !ok {
+			return nil, fmt.Errorf("%v is not for the guest", to)
+		}
+		to = netip.AddrPortFrom(host, to.Port())
+	}
+	c, err := dialer.DialContext(ctx, "tcp4", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// listen opens the forwards' ports.
+func (s *Stack) listen(forwards []Forward) error {
+	var faults []error
+	for _, f := range forwards {
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(f.Host))
+		if err != nil {
+			faults = append(faults, fmt.Errorf("forward %v to the guest's port %d: %w", f.Host, f.Guest, err))
+			continue
+		}
+		s.forwards = append(s.forwards, l)
+		s.work.Go(func() { s.forward(l, f.Guest) })
+	}
+	return errors.Join(faults...)
+}
+
+// Forwards returns the addresses of the host that lead into the guest, in Config's order.
+func (s *Stack) Forwards() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, l := range s.forwards {
+		out = append(out, l.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return out
+}
+
+// forward takes connections of the host until the listener is closed.
+func (s *Stack) forward(l *net.TCPListener, port uint16) {
+	for {
+		host, err := l.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(100 * time.Millisecond) // out of descriptors, which passes
+			continue
+		}
+		if !s.start(s.conns, func() { s.forwardOne(host, port) }) {
+			reset(host)
+		}
+	}
+}
+
+// forwardOne connects a connection of the host to a port of the guest.
+func (s *Stack) forwardOne(host *net.TCPConn, port uint16) {
+	to := tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(s.addresses.Guest.Addr().As4()), Port: port}
+	ctx, cancel := context.WithTimeout(s.ctx, dialLimit)
+	defer cancel()
+	var queue waiter.Queue
+	endpoint, guest, err := s.dialGuest(ctx, &queue, to)
+	if err != nil {
+		reset(host)
+		return
+	}
+	s.relay(endpoint, guest, host)
+}
+
+// dialGuest is gonet.DialContextTCP that gives the endpoint, too.
+func (s *Stack) dialGuest(ctx context.Context, queue *waiter.Queue, to tcpip.FullAddress) (tcpip.Endpoint, *gonet.TCPConn, error) {
+	endpoint, failure := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, queue)
+	if failure != nil {
+		return nil, nil, errors.New(failure.String())
+	}
+	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents)
+	queue.EventRegister(&entry)
+	defer queue.EventUnregister(&entry)
+	failure = endpoint.Connect(to)
+	if _, started := failure.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-connected:
+			failure = endpoint.LastError()
+		case <-ctx.Done():
+			endpoint.Abort()
+			return nil, nil, ctx.Err()
+		}
+	}
+	if failure != nil {
+		endpoint.Close()
+		return nil, nil, errors.New(failure.String())
+	}
+	return endpoint, gonet.NewTCPConn(queue, endpoint), nil
+}
+
+// reset ends a connection of the host as a refusal does.
+func reset(c *net.TCPConn) {
+	_ = c.SetLinger(0) // Close sends a reset then
+	c.Close()
+}
+
+// relay joins the two connections until both directions have ended.
+func (s *Stack) relay(endpoint tcpip.Endpoint, guest *gonet.TCPConn, host *net.TCPConn) {
+	endpoint.SocketOptions().SetKeepAlive(true)
+	idle, interval := tcpip.KeepaliveIdleOption(keepAlive), tcpip.KeepaliveIntervalOption(keepAlive/2)
+	_ = endpoint.SetSockOpt(&idle) // a guest that is gone would keep the connection
+	_ = endpoint.SetSockOpt(&interval)
+	endpoint.SocketOptions().SetDelayOption(false)
+	broken := func() {
+		endpoint.Abort()
+		reset(host)
+	}
+	defer context.AfterFunc(s.ctx, broken)()
+	var both sync.WaitGroup
+	both.Go(func() { transfer(guest, host, broken) })
+	both.Go(func() { transfer(host, guest, broken) })
+	both.Wait()
+	guest.Close()
+	host.Close()
+}
+
+// half is a connection whose directions end one by one.
+type half interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// transfer copies one direction. Its end is passed on; where it breaks, broken ends both.
+func transfer(to, from half, broken func()) {
+	// Plain readers and writers: splice(2) is not for these.
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, relayBuffer))
+	if err == nil {
+		err = to.CloseWrite()
+	}
+	if err != nil {
+		broken()
+	}
+}

@@ -1,0 +1,116 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/stile-vmm/stile/devices/backend/network/usernet"
+)
+
+// NetSyntax is what ParseNet takes.
+const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT]…[,cidr=NETWORK][,dns=IP[:PORT]], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
+
+// ParseNet reads a network card, as on the command line. The error says all faults that are in the text.
+func ParseNet(text string) (Net, error) {
+	words := strings.Split(text, ",")
+	kind, name, _ := strings.Cut(words[0], "=")
+	n := Net{Kind: NetKind(kind), Name: name}
+	var faults []error
+	switch {
+	case n.Kind == NetUser && name != "":
+		faults = append(faults, errors.New("user has no name"))
+	case n.Kind != NetUser && n.Kind != NetTap && n.Kind != NetMacvtap:
+		return n, fmt.Errorf("network %q: must be %s", text, NetSyntax)
+	}
+	for _, word := range words[1:] {
+		key, value, _ := strings.Cut(word, "=")
+		if err := n.set(key, value); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	faults = append(faults, n.validate())
+	if err := errors.Join(faults...); err != nil {
+		return n, fmt.Errorf("network %q: %w", text, err)
+	}
+	return n, nil
+}
+
+// set reads one option.
+func (n *Net) set(key, value string) (err error) {
+	user := n.Kind == NetUser
+	switch {
+	case key == "mac":
+		n.MAC, err = parseMAC(value)
+	case key == "fwd" && user:
+		var f usernet.Forward
+		f, err = parseForward(value)
+		n.User.Forwards = append(n.User.Forwards, f)
+	case key == "cidr" && user:
+		n.User.CIDR, err = netip.ParsePrefix(value)
+	case key == "dns" && user:
+		n.User.Resolver, err = parseResolver(value)
+	case key == "ip" && !user:
+		n.Address, err = netip.ParsePrefix(value)
+	case key == "gw" && !user:
+		n.Gateway, err = netip.ParseAddr(value)
+	default:
+		return fmt.Errorf("%s takes no %q", n.Kind, key)
+	}
+	if err != nil {
+		return fmt.Errorf("%s=%s: %w", key, value, err)
+	}
+	return nil
+}
+
+func parseMAC(text string) (mac [6]byte, err error) {
+	parsed, err := net.ParseMAC(text)
+	if err != nil || len(parsed) != len(mac) {
+		return mac, errors.New("must be six bytes in hex, such as 02:00:00:00:00:01")
+	}
+	if mac = [6]byte(parsed); mac == [6]byte{} {
+		return mac, errors.New("must not be zero")
+	}
+	return mac, nil
+}
+
+// parseForward reads [HOSTIP:]PORT:GUESTPORT. Without an address the port is open to this host alone.
+func parseForward(text string) (usernet.Forward, error) {
+	wrong := func() (usernet.Forward, error) {
+		return usernet.Forward{}, errors.New("must be [HOSTIP:]PORT:GUESTPORT, such as 8022:22 or 0.0.0.0:8022:22")
+	}
+	host, guestText, ok := cutLast(text)
+	if !ok {
+		return wrong()
+	}
+	guest, err := strconv.ParseUint(guestText, 10, 16)
+	if err != nil || guest == 0 {
+		return wrong()
+	}
+	if !strings.Contains(host, ":") {
+		host = "127.0.0.1:" + host
+	}
+	at, err := netip.ParseAddrPort(host)
+	if err != nil {
+		return wrong()
+	}
+	return usernet.Forward{Host: at, Guest: uint16(guest)}, nil
+}
+
+func cutLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+func parseResolver(text string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	return netip.ParseAddrPort(text)
+}
