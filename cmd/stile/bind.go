@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/mdev"
 )
 
 // bindFlags are common to bind and unbind.
@@ -111,8 +112,9 @@ func newUnbindCommand() *cobra.Command {
 driver_override they had. It needs root. A function that a process holds is refused, and
 the process named, because the kernel would wait for it.
 
---stale gives back what a stile left bound that was killed. Each stile bind and each
-run that binds does so first as well.`,
+--stale gives back what a stile left bound, or half wrapped (stile mdev wrap), that was
+killed. Each stile bind, each stile mdev wrap and each run that binds does so first for
+what it left of its own kind.`,
 		Example: `  stile unbind 0000:01:00.0
   stile unbind --group 12
   stile unbind --stale`,
@@ -124,7 +126,7 @@ run that binds does so first as well.`,
 		},
 	}
 	f.add(c, "unbind also what stile did not bind; the kernel then chooses the driver")
-	c.Flags().BoolVar(&stale, "stale", false, "give back what killed processes left bound")
+	c.Flags().BoolVar(&stale, "stale", false, "give back what killed processes left bound or half wrapped")
 	return c
 }
 
@@ -150,27 +152,40 @@ func unbindStale(f *bindFlags, args []string) error {
 	if len(args) > 0 || f.group >= 0 {
 		return errors.New("--stale takes all that killed processes left; leave out addresses and --group")
 	}
-	host := hostpci.New(f.root)
+	wraps := mdev.New(f.root)
+	host := wraps.PCI()
 	if f.dryRun {
-		entries, err := host.Stale()
-		if err != nil {
-			return err
-		}
-		var functions []hostpci.BDF
-		for _, e := range entries {
-			functions = append(functions, e.Address)
-		}
-		p, err := host.PlanUnbind(functions, hostpci.UnbindOptions{})
-		if err != nil {
-			return err
-		}
-		return printPlan(p, f.asJSON)
+		return planStale(f, wraps)
 	}
-	steps, err := host.Recover(notice)
-	if err == nil && len(steps) == 0 && !f.asJSON {
+	left := wraps.Stale()
+	err := wraps.Recover(notice) // first: it gives back what it has unwrapped
+	steps, bindErr := host.Recover(notice)
+	if err = errors.Join(err, bindErr); err == nil && len(steps)+len(left) == 0 && !f.asJSON {
 		fmt.Println("nothing was left bound")
 	}
 	return errors.Join(reportSteps(host, steps, f.asJSON), err)
+}
+
+// planStale prints what would be given back.
+func planStale(f *bindFlags, wraps *mdev.Host) error {
+	entries, err := wraps.PCI().Stale()
+	if err != nil {
+		return err
+	}
+	var functions []hostpci.BDF
+	for _, e := range entries {
+		functions = append(functions, e.Address)
+	}
+	p, err := wraps.PCI().PlanUnbind(functions, hostpci.UnbindOptions{})
+	if err != nil {
+		return err
+	}
+	if !f.asJSON {
+		for _, b := range wraps.Stale() {
+			fmt.Printf("# %v was left half wrapped: its mediated device goes, and it returns to its driver\n", b)
+		}
+	}
+	return printPlan(p, f.asJSON)
 }
 
 func printPlan(p *hostpci.Plan, asJSON bool) error {

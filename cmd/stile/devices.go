@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/mdev"
 )
 
 // deviceView is what stile devices BDF prints.
@@ -26,6 +27,8 @@ type devicesView struct {
 	*hostpci.Snapshot
 	// Stale are bindings that killed processes left.
 	Stale []hostpci.Entry `json:"stale"`
+	// StaleWraps are functions that killed processes left half wrapped.
+	StaleWraps []hostpci.BDF `json:"stale_wraps"`
 }
 
 func newDevicesCommand() *cobra.Command {
@@ -70,7 +73,7 @@ With --root the folder holds another host's /sys, /proc and /run, for instance a
 			case len(args) == 1:
 				return showDevice(host, args[0], asJSON)
 			}
-			return showDevices(host, asJSON)
+			return showDevices(host, mdev.New(root).Stale(), asJSON)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -79,7 +82,7 @@ With --root the folder holds another host's /sys, /proc and /run, for instance a
 	return c
 }
 
-func showDevices(host *hostpci.Host, asJSON bool) error {
+func showDevices(host *hostpci.Host, wraps []hostpci.BDF, asJSON bool) error {
 	s, err := host.Scan()
 	if err != nil {
 		return err
@@ -90,7 +93,7 @@ func showDevices(host *hostpci.Host, asJSON bool) error {
 		fmt.Fprintln(os.Stderr, "stile:", err)
 	}
 	if asJSON {
-		return printJSON(devicesView{s, append([]hostpci.Entry{}, stale...)})
+		return printJSON(devicesView{s, append([]hostpci.Entry{}, stale...), wraps})
 	}
 	if !s.IOMMU.On {
 		fmt.Printf("No IOMMU, so no device can be passed through: %s.\n→ %s\n\n", s.IOMMU.Reason, s.IOMMU.Remedy)
@@ -108,6 +111,9 @@ func showDevices(host *hostpci.Host, asJSON bool) error {
 	}
 	for _, e := range stale {
 		fmt.Printf("\n%v was left on %s by a stile that was killed.\n→ stile unbind --stale\n", e.Address, e.Target)
+	}
+	for _, b := range wraps {
+		fmt.Printf("\n%v was left half wrapped by a stile that was killed.\n→ stile unbind --stale\n", b)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/mdev"
 	"github.com/stile-vmm/stile/vfio"
 )
 
@@ -23,7 +24,7 @@ func examinePassthrough() []finding {
 	} else {
 		iommu.Detail = fmt.Sprintf("%d groups, %d of them ready for guests", len(snapshot.Groups), usable(snapshot))
 	}
-	return []finding{iommu, examineMemlock(), examineStale(host)}
+	return []finding{iommu, examineMemlock(), examineStale(mdev.New("/"))}
 }
 
 func usable(s *hostpci.Snapshot) (n int) {
@@ -44,19 +45,22 @@ func examineMemlock() finding {
 	return f
 }
 
-// examineStale looks for what killed runs have left bound.
-func examineStale(host *hostpci.Host) finding {
+// examineStale looks for what killed processes have left bound or half wrapped.
+func examineStale(host *mdev.Host) finding {
 	f := finding{Name: "bindings", State: good, Detail: "none left by killed runs"}
-	stale, err := host.Stale()
+	stale, err := host.PCI().Stale()
 	if err != nil {
 		f.State, f.Detail = limited, err.Error()
 		return f
 	}
-	if len(stale) > 0 {
-		var names []string
-		for _, e := range stale {
-			names = append(names, e.Address.String())
-		}
+	var names []string
+	for _, e := range stale {
+		names = append(names, e.Address.String())
+	}
+	for _, b := range host.Stale() {
+		names = append(names, b.String()+" (half wrapped)")
+	}
+	if len(names) > 0 {
 		f.State, f.Detail, f.Remedy = limited, "left bound by killed runs: "+strings.Join(names, ", "), "stile unbind --stale"
 	}
 	return f

@@ -146,7 +146,7 @@ func listMdevs(f *mdevFlags) error {
 		return err
 	}
 	for _, b := range stale {
-		fmt.Printf("\n%v was left half wrapped by a stile that was killed; the next stile mdev wrap or unwrap undoes that.\n", b)
+		fmt.Printf("\n%v was left half wrapped by a stile that was killed.\n→ stile unbind --stale\n", b)
 	}
 	return nil
 }

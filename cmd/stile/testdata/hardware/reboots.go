@@ -38,11 +38,11 @@ func initRun() error {
 			return err
 		}
 	}
-	dir, err := find(os.Getenv("EDU"))
+	dirs, err := find(os.Getenv("EDU"))
 	if err != nil {
 		return err
 	}
-	if err := edu(dir); err != nil {
+	if err := edu(dirs[0]); err != nil {
 		return fmt.Errorf("edu: %w", err)
 	}
 	boot, err := countBoot()
