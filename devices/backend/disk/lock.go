@@ -79,22 +79,20 @@ func (f *file) isLocked(at int64) (bool, error) {
 var ErrInUse = errors.New("in use")
 
 func (f *file) inUse(writes bool) error {
-	why := "somebody else writes to it"
+	holder := f.holder()
 	if writes {
-		why = "somebody else has it open, so it can't be written to"
+		return fmt.Errorf("%w by %s: end that first, or add cow or ro, which go together with others that only read", ErrInUse, holder)
 	}
-	if holder := f.holder(); holder != "" {
-		why += ": " + holder
-	}
-	return fmt.Errorf("%w: %s; run it with cow or ro beside other readers, or end the other first", ErrInUse, why)
+	return fmt.Errorf("%w by %s, which writes to it: end that first", ErrInUse, holder)
 }
 
 // holder names the process that has the file locked, as far as this user may see it: OFD locks have no owner that
 // the kernel would tell, but an open file's fdinfo lists its own.
 func (f *file) holder() string {
+	const unknown = "another process"
 	descriptors, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
-		return ""
+		return unknown
 	}
 	own := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.fd.Int())
 	for _, fd := range descriptors {
@@ -108,7 +106,7 @@ func (f *file) holder() string {
 			return describe(filepath.Base(process))
 		}
 	}
-	return ""
+	return unknown
 }
 
 func describe(pid string) string {
