@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/testenv"
@@ -31,8 +32,8 @@ type LabConfig struct {
 // When it fails, the end of the nested host's console is logged.
 func Lab(t testing.TB, c LabConfig) *VM {
 	t.Helper()
-	testenv.Short(t)
-	ctx, cancel := context.WithTimeout(t.Context(), labRoom)
+	outside(t)
+	ctx, cancel := context.WithTimeout(t.Context(), labLimit)
 	defer cancel()
 	host, err := guest.OpenLab(ctx, guest.LabSpec{
 		Topology: c.Topology, Kernel: c.Kernel, CPUs: c.CPUs, Mem: c.Memory,
@@ -44,10 +45,17 @@ func Lab(t testing.TB, c LabConfig) *VM {
 	if err != nil {
 		t.Fatalf("vmtest: %v", err)
 	}
-	vm := &VM{session: host.Session(), dir: workDir(t), log: host.Log, close: host.Close, env: host.Env()}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatalf("vmtest: %v", err)
+	}
+	vm := &VM{session: host.Session(), dir: dir, log: host.Log, close: host.Close, env: host.Env()}
 	vm.endWith(t)
 	return vm
 }
+
+// labLimit is how long a nested host may take, whose state may have to be built.
+const labLimit = 3 * time.Minute
 
 // RunInLab calls f with a resumed nested host, as a subtest named after the topology.
 func RunInLab(t *testing.T, topology string, f func(t *testing.T, host *VM)) bool {

@@ -1,4 +1,4 @@
-// Package vmtest boots Linux VMs in Go tests.
+// Package vmtest boots Linux VMs in Go tests, and runs tests in them.
 //
 //	func TestKernel(t *testing.T) {
 //		vm := vmtest.Start(t, vmtest.Config{})
@@ -6,26 +6,52 @@
 //		…
 //	}
 //
+//	func TestMount(t *testing.T) {
+//		vmtest.Run(t, vmtest.Config{}, func(t *testing.T) {
+//			err := unix.Mount("tmpfs", t.TempDir(), "tmpfs", 0, "") // as root of a guest
+//			…
+//		})
+//	}
+//
+//	func TestMain(m *testing.M) { vmtest.Main(m) } // every test of the package in one VM
+//
+// # Where VMs run
+//
 // Where this machine's KVM can run Linux, the VM runs in the test's process. Elsewhere it
 // runs in the lab, a nested host under QEMU's emulation that is booted once and then
 // resumed. A test that can have neither is skipped with the reason, or fails where
-// STILE_TEST_REQUIRE lists "lab". STILE_ON=host or STILE_ON=lab makes the choice.
+// STILE_TEST_REQUIRE lists "lab". STILE_ON=host or STILE_ON=lab makes the choice. With -short, Start, Run, Shared and Lab
+// skip their tests.
 //
 // By default the guest's root is a copy-on-write view of the host's: commands see the
 // host's programs and files, and what they write is gone with the VM.
+//
+// # How many
+//
+// Tests may start VMs in parallel, also those of several packages. A VM waits until the machine has room for it:
+// all VMs of a user's tests share three quarters of the memory and are at most four for each CPU. A VM that has waited
+// for five minutes starts all the same, so that a test can't wait for itself.
+//
+// # When something fails
+//
+// A failing test logs the end of the VM's kernel log, and where all of it is: in the test's artifact folder with
+// -artifacts, else in stile's cache, which keeps the logs of the last VMs (stile logs). A command in a VM that died returns the reason: the panic's text, a
+// triple fault's registers, a lost device.
 package vmtest
 
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/internal/testenv"
+	"github.com/stile-vmm/stile/internal/testrun"
 )
 
 // envOn chooses where VMs run, as stile run --on does.
@@ -36,34 +62,6 @@ const envOn = "STILE_ON"
 // TestMain of its own, hence init. In any other process it does nothing.
 func init() { guest.MaybeHelper() }
 
-// Config describes a VM. The zero value is one CPU, 512 MiB, the default kernel and a view
-// of the host's root.
-type Config struct {
-	Kernel  string   // path of a bzImage or an ELF vmlinux; "" is the default kernel
-	Modules string   // the kernel's lib/modules/RELEASE folder, where virtio and 9p are modules
-	Append  []string // words for the kernel's command line
-	CPUs    int
-	Memory  uint64        // bytes
-	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
-	Folders []Folder      // of the host, mounted in the guest
-	Disks   []Disk        // /dev/vda and on; one that is written to makes PowerOff so
-	Net     []string      // network cards, as stile run --net takes them: "user,fwd=8022:22"
-	Timeout time.Duration // for the boot; 0 is four minutes
-	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
-	PowerOff bool
-}
-
-// Folder is a folder of the host, seen at Guest in the VM, the same path where Guest is empty. Its Mode is "ro",
-// "rw", or "cow" for writes that end with the VM; docs/folders.md says whose the files are.
-type Folder = guest.Folder
-
-func (c Config) spec() guest.Spec {
-	return guest.Spec{
-		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		Folders: c.Folders, Disks: c.Disks, Nets: c.Net, BootTimeout: c.Timeout, PowerOff: c.PowerOff,
-	}
-}
-
 // VM is a running VM. It ends with the test that started it. Its methods may be called
 // concurrently.
 type VM struct {
@@ -71,98 +69,114 @@ type VM struct {
 	dir     string   // where commands run
 	env     []string // what they get beside the VM's own environment
 	log     func() []byte
+	reason  func(error) error // why the VM ended
+	logPath string            // of the kernel's whole log, "" if there is none
+	keeps   bool              // something of this host, which others get once it was closed
 	close   func() error
 	once    sync.Once
 	err     error
 }
 
+// InGuest reports whether this test binary runs in a guest, by Main, Run or stile test.
+func InGuest() bool { return os.Getenv(testrun.EnvGuest) != "" }
+
 // Start boots a VM. It ends the test if that fails, and skips it where no VM can run.
-// When the test ends the VM is powered off; the kernel log's end is logged if the test failed.
+// The VM is stopped when the test ends.
 func Start(t testing.TB, c Config) *VM {
 	t.Helper()
-	testenv.Short(t)
-	spec, err := c.spec().Absolute()
-	if err == nil {
-		err = spec.Validate()
-	}
-	if err != nil {
-		t.Fatalf("vmtest: %v", err)
-	}
-	place, _, err := guest.Choose(os.Getenv(envOn))
-	if err != nil {
-		testenv.Missing(t, "lab", err.Error())
-	}
-	start := startOnHost
-	if place == guest.InLab {
-		start = startInLab
-	}
-	vm, err := start(t, spec)
-	if err != nil {
-		if log := guest.KernelLog(err); len(log) > 0 {
-			t.Logf("the kernel log's end:\n%s", log)
-		}
-		t.Fatalf("vmtest: %v", err)
-	}
-	vm.dir = "/"
-	if c.Root == "" || c.Root == guest.RootHost {
-		vm.dir = workDir(t)
-	}
+	outside(t)
+	vm, err := start(t.Context(), t.Name(), c)
+	check(t, err)
 	vm.endWith(t)
 	return vm
+}
+
+// outside ends a test that is to boot a VM where it can't or shouldn't.
+func outside(t testing.TB) {
+	t.Helper()
+	testenv.Short(t)
+	if InGuest() {
+		testenv.Missing(t, "host", "this test starts a VM, and runs in one")
+	}
+}
+
+// start boots a VM of c once there is room for it. Its error is for check.
+func start(ctx context.Context, name string, c Config) (*VM, error) {
+	dir, err := c.workDir()
+	if err != nil {
+		return nil, err
+	}
+	spec := c.spec()
+	spec.Command = []string{name}
+	g, err := testrun.Start(ctx, spec, guest.Anywhere{On: os.Getenv(envOn), Lab: c.lab(), Progress: os.Stderr}, shared.endIdle)
+	if err != nil {
+		return nil, err
+	}
+	return &VM{session: g.Session(), dir: dir, log: g.KernelLog, logPath: g.LogPath(), reason: g.Explain, keeps: g.Keeps(), close: g.Close}, nil
+}
+
+// check ends the test if err, which start returned, says that there is no VM.
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if unavailable := (*guest.UnavailableError)(nil); errors.As(err, &unavailable) {
+		testenv.Missing(t, "lab", err.Error())
+	}
+	if log := guest.KernelLog(err); len(log) > 0 {
+		t.Logf("the kernel log's end:\n%s", log)
+	}
+	logPath(t, guest.LogPath(err))
+	t.Fatalf("vmtest: %v", err)
 }
 
 // endWith closes the VM when the test ends, and logs its kernel's last words if the test failed.
 func (vm *VM) endWith(t testing.TB) {
 	t.Cleanup(func() {
-		if log := vm.log(); t.Failed() && len(log) > 0 {
-			t.Logf("the kernel log's end:\n%s", log)
-		}
+		vm.report(t)
 		if err := vm.Close(); err != nil {
 			t.Errorf("vmtest: close: %v", err)
 		}
 	})
 }
 
-func workDir(t testing.TB) string {
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatalf("vmtest: %v", err)
+// report logs what the VM has to say about a test that failed.
+func (vm *VM) report(t testing.TB) {
+	if !t.Failed() {
+		return
 	}
-	return dir
+	select {
+	case <-vm.session.Done():
+		t.Logf("the VM had ended: %v", vm.explain(session.ErrAgentLost))
+	default:
+	}
+	if log := vm.log(); len(log) > 0 {
+		t.Logf("the kernel log's end:\n%s", log)
+	}
+	logPath(t, vm.logPath)
 }
 
-func startOnHost(t testing.TB, spec guest.Spec) (*VM, error) {
-	g, err := guest.Boot(t.Context(), spec, nil)
-	if err != nil {
-		return nil, err
+// logPath says where all of a kernel's log is: in the test's artifacts, if they are kept.
+func logPath(t testing.TB, path string) {
+	if path == "" {
+		return
 	}
-	closeGuest := func() error {
-		_, err := g.Close()
+	if flagValue("test.artifacts") == "true" {
+		copied := filepath.Join(t.ArtifactDir(), "console.log")
+		if text, err := os.ReadFile(path); err == nil && os.WriteFile(copied, text, 0o644) == nil {
+			path = copied
+		}
+	}
+	t.Logf("the whole kernel log: %s", path)
+}
+
+// explain turns an error of something that was done in the VM into the reason why the VM ended, if it did.
+func (vm *VM) explain(err error) error {
+	if vm.reason == nil || err == nil {
 		return err
 	}
-	return &VM{session: g.Session(), log: g.KernelLog, close: closeGuest}, nil
-}
-
-// labRoom is how long the nested host may take besides the guest's own boot, in which its
-// state may have to be built.
-const labRoom = 3 * time.Minute
-
-func startInLab(t testing.TB, spec guest.Spec) (*VM, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), labRoom)
-	defer cancel()
-	host, err := guest.ResumeLab(ctx, spec, guest.LabSpec{}, os.Stderr)
-	var lacks *guest.NoQEMUError
-	if errors.As(err, &lacks) {
-		testenv.Missing(t, "lab", err.Error())
-	}
-	if err != nil {
-		return nil, err
-	}
-	g, err := host.Boot(ctx, spec)
-	if err != nil {
-		return nil, errors.Join(err, host.Close())
-	}
-	return &VM{session: g.Session(), log: g.KernelLog, close: func() error { return errors.Join(g.Close(), host.Close()) }}, nil
+	return vm.reason(err)
 }
 
 // Kernel returns the guest kernel's release, as uname -r prints it.
@@ -171,7 +185,17 @@ func (vm *VM) Kernel() string { return vm.session.Hello().Kernel }
 // KernelLog returns the end of what the guest's kernel has printed.
 func (vm *VM) KernelLog() []byte { return vm.log() }
 
-// Close powers the VM off. The end of the test does so too; further calls return the
+// Done returns a channel that is closed when the VM has ended, for whatever reason.
+func (vm *VM) Done() <-chan struct{} { return vm.session.Done() }
+
+// Dial connects to an address in the guest, as net.Dial does there: "tcp", "udp" (each also with 4 or 6) and "unix".
+// The guest needs no network for it. ctx bounds the dialling alone.
+func (vm *VM) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := vm.session.Dial(ctx, network, address)
+	return conn, vm.explain(err)
+}
+
+// Close ends the VM. The end of the test does so too; further calls return the
 // first result.
 func (vm *VM) Close() error {
 	vm.once.Do(func() { vm.err = vm.close() })

@@ -71,6 +71,7 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 		return fmt.Errorf("%w%s; see %s --help", err, suggestFlag(c, err), c.CommandPath())
 	})
 	root.AddCommand(newRunCommand(), newPsCommand(), newCtlCommand(), newConsoleCommand(), newLogsCommand())
+	root.AddCommand(newTestCommand(), newTestExecCommand())
 	root.AddCommand(newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand(), newManCommand())
 	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
 	return root

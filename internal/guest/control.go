@@ -97,6 +97,11 @@ func (c *Control) ID() string { return c.info.ID }
 // LogPath returns the path of the console's log, "" if there is none.
 func (c *Control) LogPath() string { return c.info.Log }
 
+// withLog adds the console's end, and where all of it is, to err.
+func (c *Control) withLog(err error) error {
+	return &bootError{err, c.console.Lines(tailLines), c.LogPath()}
+}
+
 // Console returns a writer to the console, and to out where that is not nil.
 func (c *Control) Console(out io.Writer) io.Writer {
 	if out == nil {

@@ -58,7 +58,7 @@ func ExitStatus(err error) int {
 		return ExitTimeout
 	case errors.As(err, &died) && died.Result.Reason == vmm.Stalled:
 		return ExitTimeout
-	case errors.As(err, &died):
+	case errors.As(err, &died), errors.As(err, new(*LabDiedError)):
 		return ExitDied
 	}
 	return ExitSetup

@@ -123,7 +123,7 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 	}()
 	if err := g.connect(ctx); err != nil {
 		g.stop()
-		return &bootError{errors.Join(err, g.vm.Close(), g.claim.Release()), g.KernelLog()}
+		return g.WithLog(errors.Join(err, g.vm.Close(), g.claim.Release()))
 	}
 	g.control.running(g.Session().Hello().Kernel)
 	return nil
@@ -134,8 +134,9 @@ const tailLines = 24
 
 // bootError carries the kernel log's end along with the reason.
 type bootError struct {
-	err error
-	log []byte
+	err  error
+	log  []byte
+	path string // of the whole log, "" if there is none
 }
 
 func (e *bootError) Error() string { return e.err.Error() }
@@ -148,6 +149,15 @@ func KernelLog(err error) []byte {
 		return b.log
 	}
 	return nil
+}
+
+// LogPath returns the path of the kernel's whole log, if err carries it.
+func LogPath(err error) string {
+	var b *bootError
+	if errors.As(err, &b) {
+		return b.path
+	}
+	return ""
 }
 
 // connect waits for the agent of a guest that boots, and sets the guest up.
@@ -219,6 +229,9 @@ func setup(s Spec, made Images) *agentproto.Setup {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
 	out.Mounts = s.folderMounts()
+	if s.Scratch != "" {
+		out.Mounts = append(out.Mounts, agentproto.Mount{Kind: agentproto.MountTmpfs, Target: s.Scratch, Options: "mode=1777"})
+	}
 	if !s.Verbose {
 		out.ConsoleLevel = quietLevel
 	}
@@ -322,7 +335,7 @@ func (g *Guest) mark(name string) {
 }
 
 // WithLog adds the kernel log's end to err, for KernelLog.
-func (g *Guest) WithLog(err error) error { return &bootError{err, g.KernelLog()} }
+func (g *Guest) WithLog(err error) error { return g.control.withLog(err) }
 
 // ConsoleMachine returns the VM that boots the kernel and the initramfs of s as they are,
 // with the serial line as console.

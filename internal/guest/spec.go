@@ -56,6 +56,7 @@ type Spec struct {
 	StopOnOops  bool          `json:"stop_on_oops,omitempty"`
 	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
 	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps
+	Scratch     string        `json:"scratch,omitempty"`    // a folder of the guest that is to be a file system in memory of its own
 
 	OnReboot string `json:"on_reboot,omitempty"` // a vmm.RebootPolicy
 

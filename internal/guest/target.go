@@ -63,6 +63,32 @@ func (t *guestTarget) do(ctx context.Context, r *control.Request) error {
 	return t.machineTarget.do(ctx, r)
 }
 
+// workerTarget steers a guest in the nested host whose agent is connected from here.
+type workerTarget struct {
+	guest *LabGuest
+	host  *LabHost
+}
+
+func (t *workerTarget) do(ctx context.Context, r *control.Request) error {
+	switch r.Op {
+	case control.OpKill:
+		return t.host.Close()
+	case control.OpShutdown:
+		return t.guest.session.PowerOff(ctx)
+	case control.OpReboot:
+		return t.guest.session.Reboot(ctx)
+	}
+	return unable(r)
+}
+
+func (t *workerTarget) describe(context.Context, *control.Info) {}
+
+func (t *workerTarget) attach(_ context.Context, r *control.Request) (io.ReadWriteCloser, error) {
+	return nil, unable(r)
+}
+
+func (t *workerTarget) input() io.Writer { return io.Discard }
+
 // EndedError says that a VM was ended through its control socket.
 type EndedError struct{ By control.Op }
 

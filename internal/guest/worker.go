@@ -10,7 +10,6 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
-	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
@@ -73,14 +72,15 @@ func runWorker(s Spec) (vmm.Result, error) {
 // LabGuest is a guest in the nested host, with its agent connected from here.
 type LabGuest struct {
 	session *session.Session
-	log     *control.Console
-	ended   chan struct{} // closed when the worker has ended
+	control *Control
+	ended   chan struct{} // closed when the worker has ended and runErr is set
+	runErr  error         // why the worker could not run to its end
 	keeps   bool          // whether it has to power off at its end
 }
 
-// Boot boots a guest of s, which must be the Spec that the host was resumed for. ctx
+// boot boots a guest of s, which must be the Spec that the host was resumed for. It is c's from now on. ctx
 // bounds the boot only. The guest ends with the host.
-func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
+func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, error) {
 	s = s.withDefaults()
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -88,18 +88,20 @@ func (h *LabHost) Boot(ctx context.Context, s Spec) (*LabGuest, error) {
 	}
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
-	g := &LabGuest{log: control.NewConsole(), ended: make(chan struct{}), keeps: s.keeps()}
+	g := &LabGuest{control: c, ended: make(chan struct{}), keeps: s.keeps()}
 	go func() {
 		defer close(g.ended)
-		_, err := h.Run(context.Background(), &lab.Options{
-			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: g.log,
+		_, g.runErr = h.Run(context.Background(), &lab.Options{
+			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: c.console,
 		})
-		toHost.CloseWithError(errors.Join(err, io.EOF))
+		toHost.CloseWithError(errors.Join(g.runErr, io.EOF))
 		fromHost.CloseWithError(io.ErrClosedPipe)
 	}()
 	if err := g.connect(ctx, s, h.images, duplex{fromWorker, toWorker}); err != nil {
-		return nil, &bootError{err, g.KernelLog()}
+		return nil, c.withLog(err)
 	}
+	c.start(&workerTarget{g, h})
+	c.running(g.session.Hello().Kernel)
 	return g, nil
 }
 
@@ -120,7 +122,7 @@ func (g *LabGuest) connect(ctx context.Context, s Spec, made Images, conn io.Rea
 func (g *LabGuest) Session() *session.Session { return g.session }
 
 // KernelLog returns the last lines of the guest's kernel log, and what its worker said.
-func (g *LabGuest) KernelLog() []byte { return g.log.Lines(tailLines) }
+func (g *LabGuest) KernelLog() []byte { return g.control.console.Lines(tailLines) }
 
 // Close powers the guest off in order where it must be, and leaves it to the host's end where that fails.
 func (g *LabGuest) Close() error {

@@ -86,7 +86,7 @@ func (s *Session) start(cmd *Cmd) (*Process, error) {
 		ID: s.lastID.Add(1), Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User,
 		Streams: cmd.streams(), TTY: cmd.TTY,
 	}
-	p := &Process{session: s, done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}
+	p := &Process{session: s, exited: make(chan struct{}), done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}
 	if err := p.open(exec); err != nil {
 		p.release()
 		return nil, err

@@ -52,6 +52,7 @@ type Process struct {
 	controlMu sync.Mutex // held while a message is written
 	control   *yamux.Stream
 
+	exited chan struct{} // closed once the agent has said how it ended, or won't
 	finish sync.Once
 	done   chan struct{} // closed once status and err are set
 	status Status
@@ -71,6 +72,10 @@ func (p *Process) Wait() (Status, error) {
 
 // Done returns a channel that is closed when Wait won't block.
 func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exited returns a channel that is closed when the command has ended, though not all of its output may have been
+// taken yet. Where it never is, Done's is.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
 
 // Signal sends sig to the command's process group. A command that has ended gets none.
 func (p *Process) Signal(sig syscall.Signal) error {
@@ -169,6 +174,7 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 // await waits for the exit status and the rest of the output.
 func (p *Process) await(ctx context.Context, outputs *outputs) {
 	status, err := p.readExit(ctx)
+	close(p.exited)
 	// What was written before the exit status is here: nothing more is waited for.
 	for _, stream := range p.stdio {
 		stream.SetReadDeadline(past())

@@ -15,12 +15,20 @@ const Require = "STILE_TEST_REQUIRE"
 // Missing ends the test: thing ("kvm", "lab", "cc") is not there for the reason given.
 func Missing(t testing.TB, thing, reason string) {
 	t.Helper()
-	for required := range strings.SplitSeq(os.Getenv(Require), ",") {
-		if strings.TrimSpace(required) == thing {
-			t.Fatalf("missing %s, which %s requires: %s", thing, Require, reason)
-		}
+	if Required(thing) {
+		t.Fatalf("missing %s, which %s requires: %s", thing, Require, reason)
 	}
 	t.Skipf("missing %s: %s", thing, reason)
+}
+
+// Required reports whether thing must be there.
+func Required(thing string) bool {
+	for required := range strings.SplitSeq(os.Getenv(Require), ",") {
+		if strings.TrimSpace(required) == thing {
+			return true
+		}
+	}
+	return false
 }
 
 // KVM ends the test unless /dev/kvm can be opened for reading and writing.

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/testrun"
+)
+
+// testFlags say in which VM test binaries run. stile test hands them on to stile test-exec.
+type testFlags struct {
+	spec   guest.Spec
+	memory sizeFlag
+	where  guest.Anywhere
+}
+
+// add has no short flags: -c, -mod and others are go test's.
+func (f *testFlags) add(fs *pflag.FlagSet) {
+	fs.SetInterspersed(false) // the rest is for go test, or the test binary
+	fs.SetNormalizeFunc(normalizeFlag)
+	fs.SortFlags = false
+	fs.StringVar(&f.spec.Kernel, "kernel", "", "kernel to boot: a bzImage or an ELF vmlinux (default: stile's own)")
+	fs.StringVar(&f.spec.Modules, "modules", "", "the kernel's lib/modules/RELEASE folder, where virtio and 9p are modules")
+	fs.StringArrayVar(&f.spec.Append, "append", nil, "words to add to the kernel's command line; repeatable")
+	fs.IntVar(&f.spec.CPUs, "cpus", 1, "number of CPUs")
+	fs.Var(&f.memory, "memory", "guest RAM, such as 512M or 2G")
+	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
+	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS or ADDRESS,bind; repeatable")
+	fs.StringVar(&f.where.On, "on", "auto", "where to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
+	fs.StringVar(&f.where.Lab.Topology, "topology", "", "the lab's devices, see stile lab (default: none; all with --device)")
+	fs.StringVar(&f.where.Lab.Kernel, "lab-kernel", "", "the lab's kernel, see stile lab")
+}
+
+// arguments returns the flags that were set, for another stile. Paths are absolute: the go command runs each test
+// binary in the folder of its package.
+func (f *testFlags) arguments(fs *pflag.FlagSet) ([]string, error) {
+	spec, err := f.spec.Absolute()
+	if err != nil {
+		return nil, err
+	}
+	f.spec = spec
+	if strings.Contains(f.where.Lab.Topology, "/") {
+		if f.where.Lab.Topology, err = filepath.Abs(f.where.Lab.Topology); err != nil {
+			return nil, err
+		}
+	}
+	var args []string
+	fs.Visit(func(flag *pflag.Flag) {
+		values := []string{flag.Value.String()}
+		if list, ok := flag.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, value := range values {
+			args = append(args, "--"+flag.Name+"="+value)
+		}
+	})
+	return args, nil
+}
+
+const testHelp = `Run go test, with each package's test binary in a VM of its own, as root of the guest.
+
+It is go test -exec 'stile test-exec …': packages and flags are go test's. The binary sees
+this host's files through a copy-on-write view, has the same environment and runs in its
+package's folder; t.TempDir is in the guest's memory. Results, -v, -json, -run, -count,
+-timeout, -race, -bench, coverage, profiles and -artifacts are as without a VM; -fuzz is
+refused. Results are cached as without a VM too.
+
+stile's own flags come first and have two dashes; what follows is go test's.`
+
+func newTestCommand() *cobra.Command {
+	f := &testFlags{memory: guest.DefaultMemory}
+	c := &cobra.Command{
+		Use:   "test [flags] [packages and flags of go test]",
+		Short: "Run go test with the test binaries in VMs",
+		Long:  testHelp,
+		// pflag would take -mod for -m with a value.
+		DisableFlagParsing: true,
+		Example: `  stile test ./...
+  stile test --memory 1G --cpus 2 -run TestMount -v ./storage
+  stile test --device 0000:01:00.0,bind ./driver`,
+	}
+	f.add(c.Flags())
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		own, rest := splitTestArgs(c.Flags(), args)
+		if len(rest) > 0 && (rest[0] == "--help" || rest[0] == "-h") {
+			return c.Help()
+		}
+		if err := c.Flags().Parse(own); err != nil {
+			return fmt.Errorf("%w; see stile test --help", err)
+		}
+		return f.test(c.Flags(), rest)
+	}
+	return c
+}
+
+// splitTestArgs returns the flags of fs at the start of args, and the rest. Each of them takes a value.
+func splitTestArgs(fs *pflag.FlagSet, args []string) (own, rest []string) {
+	for i := 0; i < len(args); i++ {
+		flag, ok := strings.CutPrefix(args[i], "--")
+		name, _, hasValue := strings.Cut(flag, "=")
+		if !ok || fs.Lookup(name) == nil {
+			return args[:i], args[i:]
+		}
+		if !hasValue {
+			i++
+		}
+	}
+	return args, nil
+}
+
+func newTestExecCommand() *cobra.Command {
+	f := &testFlags{memory: guest.DefaultMemory}
+	c := &cobra.Command{
+		Use:   "test-exec [flags] BINARY [ARG]...",
+		Short: "Run a Go test binary in a VM, for go test -exec",
+		Long: `Run a Go test binary in a VM, as root of the guest, in the current folder and with this
+environment. What it writes for the go command comes back. See stile test.
+
+Exit status: the binary's own, 128+n if a signal killed it, 122 if the guest died, 124 if
+it did not boot in time, 125 if stile failed.`,
+		Example: `  go test -exec 'stile test-exec' ./...
+  go test -c -o x.test . && stile test-exec ./x.test -test.v`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return f.exec(args) },
+	}
+	f.add(c.Flags())
+	return c
+}
+
+// test becomes go test.
+func (f *testFlags) test(fs *pflag.FlagSet, args []string) error {
+	f.spec.Memory = uint64(f.memory)
+	if err := f.spec.Validate(); err != nil { // once, and not for each package
+		return err
+	}
+	own, err := f.arguments(fs)
+	if err != nil {
+		return err
+	}
+	tool, err := exec.LookPath("go")
+	if err != nil {
+		return fmt.Errorf("stile test runs go test: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	words, err := quoteWords(append([]string{self, "test-exec"}, own...))
+	if err != nil {
+		return err
+	}
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = slices.Delete(args, i, i+1)
+	}
+	argv := append([]string{"go", "test", "-exec", words}, args...)
+	return fmt.Errorf("run %s: %w", tool, unix.Exec(tool, argv, os.Environ()))
+}
+
+// quoteWords joins words so that the go command takes them apart again: it knows both quotes, and no escapes.
+func quoteWords(words []string) (string, error) {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		switch {
+		case !strings.ContainsAny(w, " \t\r\n'\""):
+			quoted[i] = w
+		case !strings.Contains(w, "'"):
+			quoted[i] = "'" + w + "'"
+		case !strings.Contains(w, `"`):
+			quoted[i] = `"` + w + `"`
+		default:
+			return "", fmt.Errorf("%s: the go command can't take both kinds of quotes in one word", w)
+		}
+	}
+	return strings.Join(quoted, " "), nil
+}
+
+// exec runs a test binary and returns its exit status as an error.
+func (f *testFlags) exec(args []string) error {
+	f.spec.Memory = uint64(f.memory)
+	binary, err := filepath.Abs(args[0])
+	if err != nil {
+		return err
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	f.where.Progress = os.Stderr
+	status, err := testrun.InVM(f.spec, f.where, &testrun.Command{Path: binary, Args: args[1:], Dir: dir})
+	if lacking := (*guest.UnavailableError)(nil); errors.As(err, &lacking) {
+		return fmt.Errorf("no VM can run here: %w; stile doctor tells more", err)
+	}
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		return exitError{status}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package vmtest
+
+import (
+	"bytes"
+	"strings"
+)
+
+// marker stands before each line of package testing's own, in the output of a test binary with
+// -test.v=test2json: nothing that a test prints is mistaken for one.
+const marker = 0x16
+
+// maxLine bounds what of a line without an end is kept, in bytes.
+const maxLine = 64 << 10
+
+// action is what an event says about a test.
+type action int
+
+const (
+	output action = iota // it printed text
+	run                  // it starts
+	attr                 // it has an attribute, in text
+	pass                 // it has ended
+	fail
+	skip
+)
+
+// event is something that a test binary says.
+type event struct {
+	action action
+	test   string // "" outside of any test
+	text   string
+}
+
+// eventParser turns the output of a test binary into events. It is a Writer for one goroutine at a time.
+type eventParser struct {
+	emit    func(event)
+	line    []byte // what came of the current line
+	current string // the test that output belongs to
+}
+
+// Write parses p.
+func (e *eventParser) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		end, next := len(rest), len(rest)
+		if i := bytes.IndexByte(rest, '\n'); i >= 0 {
+			end, next = i+1, i+1
+		}
+		// A line of package testing's may come behind output that lacks its newline.
+		if i := bytes.IndexByte(rest[:end], marker); i > 0 || i == 0 && len(e.line) > 0 {
+			end, next = i, i
+			e.line = append(e.line, rest[:end]...)
+			e.flush()
+			rest = rest[next:]
+			continue
+		}
+		e.line = append(e.line, rest[:end]...)
+		rest = rest[next:]
+		if e.line[len(e.line)-1] == '\n' || len(e.line) >= maxLine {
+			e.flush()
+		}
+	}
+	return len(p), nil
+}
+
+// flush makes an event of the current line, also of one without an end.
+func (e *eventParser) flush() {
+	if len(e.line) == 0 {
+		return
+	}
+	line := string(e.line)
+	e.line = e.line[:0]
+	own, ok := strings.CutPrefix(line, string(rune(marker)))
+	if !ok {
+		e.emit(event{output, e.current, line})
+		return
+	}
+	own = strings.TrimSuffix(own, "\n")
+	if e.update(own) || e.result(own) {
+		return
+	}
+	e.emit(event{output, "", own + "\n"}) // PASS, FAIL and the like
+}
+
+// update reads a line such as "=== RUN   TestX".
+func (e *eventParser) update(line string) bool {
+	rest, ok := strings.CutPrefix(line, "=== ")
+	if !ok {
+		return false
+	}
+	verb, rest, _ := strings.Cut(rest, " ")
+	test, text, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
+	switch verb {
+	case "RUN":
+		e.current = test
+		e.emit(event{run, test, ""})
+	case "NAME", "CONT":
+		e.current = test
+	case "PAUSE":
+		e.current = ""
+	case "ATTR":
+		e.emit(event{attr, test, text})
+	default: // ARTIFACTS and what is to come
+		e.emit(event{output, test, line + "\n"})
+	}
+	return true
+}
+
+// result reads a line such as "--- PASS: TestX (0.00s)".
+func (e *eventParser) result(line string) bool {
+	rest, ok := strings.CutPrefix(line, "--- ")
+	if !ok {
+		return false
+	}
+	verb, rest, ok := strings.Cut(rest, ": ")
+	if !ok {
+		return false
+	}
+	actions := map[string]action{"PASS": pass, "FAIL": fail, "SKIP": skip}
+	a, ok := actions[verb]
+	if !ok {
+		return false
+	}
+	test, _, _ := strings.Cut(rest, " ")
+	e.current = ""
+	e.emit(event{a, test, ""})
+	return true
+}

@@ -1,0 +1,166 @@
+package vmtest
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stile-vmm/stile/internal/session"
+	"github.com/stile-vmm/stile/internal/testrun"
+)
+
+// Run boots a VM of c and runs f in it, as root of the guest. What f does to t happens to t here: its subtests are subtests here,
+// with their output and results, and so are its logs, failures and skips. -run, -skip, -v, -short, -failfast, -timeout,
+// -cover, -race and -artifacts have their effect in the guest too.
+//
+// The guest runs this test binary anew, with the same test selected, until it comes to the same call of Run, which calls f
+// there. So what the test does before that call happens on both sides, variables of this process are not those of the guest, and
+// what comes behind the call happens here alone. The working directory and the environment are the same; t.TempDir is in
+// the guest's memory; what f writes is gone with the VM, unless it is in t.ArtifactDir and -artifacts is given.
+//
+// In a test binary that runs in a guest as a whole, by Main or stile test, Run just calls f.
+func Run(t *testing.T, c Config, f func(t *testing.T)) {
+	t.Helper()
+	runWith(t, c, f, Start)
+}
+
+// RunShared is Run in the VM that Shared returns.
+func RunShared(t *testing.T, c Config, f func(t *testing.T)) {
+	t.Helper()
+	runWith(t, c, f, Shared)
+}
+
+func runWith(t *testing.T, c Config, f func(t *testing.T), get func(testing.TB, Config) *VM) {
+	t.Helper()
+	call := calls.next(t)
+	switch os.Getenv(testrun.EnvGuest) {
+	case "":
+	case testrun.GuestAll:
+		f(t)
+		return
+	case call:
+		f(t)
+		t.Attr(attrDone, "1")
+		t.SkipNow() // what follows is not for the guest
+	default:
+		return // another call's turn
+	}
+	if err := c.runsTests(); err != nil {
+		t.Fatalf("vmtest: Run: %v", err)
+	}
+	vm := get(t, c)
+	vm.runTest(t, call)
+}
+
+// callCounter counts the calls of Run in each test.
+type callCounter struct {
+	mu sync.Mutex
+	n  map[*testing.T]int
+}
+
+// calls lasts as long as the process: a call of Run is known by its test's name and its number.
+var calls callCounter
+
+// next names a call of Run, the same in every process.
+func (c *callCounter) next(t *testing.T) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = make(map[*testing.T]int)
+	}
+	if c.n[t] == 0 {
+		t.Cleanup(func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			delete(c.n, t)
+		})
+	}
+	c.n[t]++
+	return fmt.Sprintf("%s#%d", t.Name(), c.n[t])
+}
+
+// runTest runs a call of Run in the VM, and makes its results t's.
+func (vm *VM) runTest(t *testing.T, call string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatalf("vmtest: Run: %v", err)
+	}
+	log, err := newTestLog()
+	if err != nil {
+		t.Fatalf("vmtest: Run: %v", err)
+	}
+	defer log.remove()
+	r := newRelay(t.Name())
+	parser := &eventParser{emit: r.handle}
+	var status session.Status
+	go func() {
+		defer r.end()
+		status, err = testrun.Run(t.Context(), vm.session, &testrun.Command{
+			Path: self, Args: guestArgs(t, log.path), Dir: vm.dir, Env: []string{testrun.EnvGuest + "=" + call}, Stdout: parser, Stderr: parser,
+		})
+		parser.flush()
+	}()
+	result := r.root.serve(t)
+	log.replay()
+	if code := status.ExitCode(); err == nil && code > 1 {
+		t.Logf("the test binary in the guest: %v\n%s", status, r.stray) // a panic, mostly
+	}
+	switch {
+	case err != nil:
+		t.Errorf("vmtest: %v", vm.explain(err))
+	case result == fail:
+		t.Fail()
+	case result == output:
+		t.Errorf("vmtest: the test did not end in the guest: %v\n%s", status, r.stray)
+	case r.done && status.ExitCode() != 0 && !t.Failed():
+		t.Errorf("vmtest: the test binary in the guest: %v\n%s", status, r.stray)
+	case r.done:
+	case result == skip:
+		t.SkipNow()
+	default:
+		t.Error("vmtest: the guest did not come to this call of Run: what the test does before it must be the same there")
+	}
+}
+
+// timeoutMargin is what a guest's -timeout is shorter than what is left here: its stacks tell more than those here.
+const timeoutMargin = 5 * time.Second
+
+// ownFlags are flags of package testing that are not passed on: those that choose what runs, those that write files for the
+// binary as a whole, and those that runTest sets.
+var ownFlags = map[string]bool{
+	"run": true, "v": true, "count": true, "cpu": true, "list": true, "timeout": true, "testlogfile": true, "shuffle": true,
+	"bench": true, "benchmem": true, "benchtime": true, "fuzz": true, "fuzztime": true, "fuzzminimizetime": true, "fuzzcachedir": true,
+	"coverprofile": true, "cpuprofile": true, "memprofile": true, "memprofilerate": true, "blockprofile": true, "blockprofilerate": true,
+	"mutexprofile": true, "mutexprofilefraction": true, "trace": true, "paniconexit0": true,
+}
+
+// guestArgs returns the arguments of the test binary in the guest.
+func guestArgs(t *testing.T, testLog string) []string {
+	args := []string{
+		"-test.run=" + guestPattern(t.Name(), flagValue("test.run")), "-test.v=test2json", "-test.count=1", "-test.paniconexit0",
+		"-test.testlogfile=" + testLog,
+	}
+	if deadline, ok := t.Deadline(); ok {
+		left := time.Until(deadline)
+		args = append(args, "-test.timeout="+max(left-timeoutMargin, left/2).String())
+	}
+	flag.Visit(func(f *flag.Flag) {
+		name, isTest := strings.CutPrefix(f.Name, "test.")
+		if !isTest || !ownFlags[name] {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
+	return append(args, flag.Args()...)
+}
+
+func flagValue(name string) string {
+	if f := flag.Lookup(name); f != nil {
+		return f.Value.String()
+	}
+	return ""
+}
