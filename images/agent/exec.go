@@ -51,6 +51,9 @@ func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
 	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exitOf(status)})
 }
 
+// ownProgram is this program, as the child that is to become it sees it.
+const ownProgram = "/proc/self/exe"
+
 // start forks the command, as the leader of a session and process group of its own. No
 // parent-death signal is set: that is bound to the thread that forks, which the Go runtime may end at any time.
 func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
@@ -67,7 +70,10 @@ func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("working directory: %s is not a directory", dir)
 	}
-	path, err := lookPath(e.Args[0], getEnv(env, "PATH"), dir)
+	path, err := ownProgram, error(nil)
+	if e.Args[0] != agentproto.Packer {
+		path, err = lookPath(e.Args[0], getEnv(env, "PATH"), dir)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,12 @@
 package agentproto
 
-// A process of the agent's binary whose environment has EnvPack writes that folder to its standard output, as
-// tar, and ends. Packer runs it in any guest, whatever its root.
+// The command Packer is the agent's own binary, in any guest and whatever its root. With EnvPack in its environment it
+// writes that folder to its standard output, as tar, and ends.
 const (
 	// EnvPack is the folder.
 	EnvPack = "STILE_AGENT_PACK"
 	// EnvPackSince leaves out files that were not changed since then, in ns since 1970.
 	EnvPackSince = "STILE_AGENT_PACK_SINCE"
-	// Packer is the agent's binary.
-	Packer = "/proc/1/exe"
+	// Packer is the command's name. No file can have it: it is a path with an empty one behind a folder's.
+	Packer = "stile-agent/"
 )

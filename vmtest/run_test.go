@@ -1,0 +1,52 @@
+package vmtest_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/vmtest"
+)
+
+// TestRun: what a function in the guest does to its test happens to the test here.
+func TestRun(t *testing.T) {
+	here := os.Getpid()
+	t.Run("function", func(t *testing.T) {
+		vmtest.RunShared(t, vmtest.Config{}, func(t *testing.T) {
+			if !vmtest.InGuest() || os.Getuid() != 0 || os.Getpid() == here {
+				t.Errorf("in a guest: %v, user %d, process %d", vmtest.InGuest(), os.Getuid(), os.Getpid())
+			}
+			if err := unix.Mount("tmpfs", t.TempDir(), "tmpfs", 0, ""); err != nil {
+				t.Errorf("mount: %v", err)
+			}
+			var st unix.Statfs_t
+			if err := unix.Statfs(os.TempDir(), &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+				t.Errorf("temporary files are in a file system of type %#x, %v", st.Type, err)
+			}
+			if _, err := os.Stat("run_test.go"); err != nil {
+				t.Errorf("not in the package's folder: %v", err)
+			}
+			t.Run("sub test", func(t *testing.T) {
+				t.Parallel()
+				t.Run("deeper", func(t *testing.T) { t.Log("a line") })
+			})
+			t.Run("skipped", func(t *testing.T) {
+				t.Parallel()
+				t.Skip("the guest says so")
+			})
+			if err := os.WriteFile(filepath.Join(t.ArtifactDir(), "artifact"), []byte("from the guest"), 0o644); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("two calls", func(t *testing.T) {
+		for _, name := range []string{"first", "second"} {
+			vmtest.RunShared(t, vmtest.Config{}, func(t *testing.T) { t.Run(name, func(t *testing.T) {}) })
+		}
+		if vmtest.InGuest() {
+			t.Error("what comes behind a call happens in the guest too")
+		}
+	})
+}
