@@ -82,6 +82,7 @@ func (p passed) unwrap(t *testing.T, drivers map[string]string) {
 func TestWrapped(t *testing.T) {
 	p := wrappedLab(t)
 	t.Run("as with vfio-pci", func(t *testing.T) { asPlain(t, p) })
+	t.Run("reboot", func(t *testing.T) { wrappedReboot(t, p) })
 	t.Run("four functions", func(t *testing.T) { fourWrapped(t, p) })
 	t.Run("samples", func(t *testing.T) { samples(t, p) })
 	t.Run("in use", func(t *testing.T) { wrappedInUse(t, p) })
@@ -141,6 +142,21 @@ func asPlain(t *testing.T, p passed) {
 		t.Errorf("(-plain +wrapped):\n%s", diff)
 	}
 	p.unwrap(t, map[string]string{labNVMe: "nvme"})
+}
+
+// wrappedReboot has a guest reboot with wrapped functions: see TestPassthroughReboot.
+func wrappedReboot(t *testing.T, p passed) {
+	initramfs := filepath.Join(t.TempDir(), "init.cpio")
+	if err := makeInitramfs(initramfs, "hardware"); err != nil {
+		t.Fatal(err)
+	}
+	flags := append(p.wrap(t, labEdu, labNVMe), "-i", initramfs, "--on-reboot", "reset", "--json", nestedReport, "-a", "EDU=0x1234:0x11e8", "-a", "BOOTS=2")
+	stdout := p.stile(t, append([]string{"run", "-m", guestMemory, "-a", "quiet"}, flags...)...)
+	if !strings.Contains(stdout, "boot 1 is fine") || !strings.Contains(stdout, "boot 2 is fine") {
+		t.Error(stdout)
+	}
+	checkReboots(t, p.report(t), 1)
+	p.unwrap(t, map[string]string{labEdu: ".", labNVMe: "nvme"})
 }
 
 // samples has a guest with devices of the kernel's samples, whose drivers emulate all of them, and a wrapped function.
