@@ -9,6 +9,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -139,4 +141,14 @@ func serve(t testing.TB, handle func(net.Conn)) int {
 		}
 	}()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+func checksumOf(b []byte) uint16 { return checksum.Checksum(b, 0) }
+
+// destination returns where a frame with an IPv4 packet goes.
+func destination(frame []byte) (netip.Addr, bool) {
+	if len(frame) < network.EthernetSize+header.IPv4MinimumSize || header.Ethernet(frame).Type() != header.IPv4ProtocolNumber {
+		return netip.Addr{}, false
+	}
+	return netip.AddrFrom4(header.IPv4(frame[network.EthernetSize:]).DestinationAddress().As4()), true
 }
