@@ -3,6 +3,7 @@ package vfio
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -31,7 +32,40 @@ func TestLabNotIsolated(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		wantError(t, err, "allow_unsafe_interrupts=1")
+		module := map[Backend]string{Legacy: "vfio_iommu_type1", IOMMUFD: "iommufd"}[b]
+		check(t, os.WriteFile("/sys/module/"+module+"/parameters/allow_unsafe_interrupts", []byte("1"), 0))
+		attach(t, labSpace(t, b), nodes[0])
 	})
+}
+
+// TestLabToken splits STILE_VFIO_PF, which is bound and has SR-IOV. The kernel binds virtual functions of such a one to its
+// driver. With a character device it asks for no token before Linux 6.17.
+func TestLabToken(t *testing.T) {
+	const token, other = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001", "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3"
+	pf := labNodes(t, "STILE_VFIO_PF")[0]
+	check(t, os.WriteFile("/sys/module/vfio_pci/parameters/enable_sriov", []byte("Y"), 0))
+	check(t, os.WriteFile("/sys/bus/pci/devices/"+pf.Name+"/sriov_numvfs", []byte("1"), 0))
+	link, err := os.Readlink("/sys/bus/pci/devices/" + pf.Name + "/virtfn0")
+	check(t, err)
+	vf, err := Lookup("/sys", filepath.Base(link))
+	check(t, err)
+	s := labSpace(t, Legacy)
+	try := func(n Node, token string, want error) *Device {
+		t.Helper()
+		n.Token = token
+		d, err := s.Attach(n)
+		if !errors.Is(err, want) {
+			t.Errorf("%s with token %q: %v, want %v", n.Name, token, err, want)
+		}
+		return d
+	}
+	try(vf, "", unix.EACCES)
+	try(vf, token, unix.EACCES)
+	owner := try(pf, token, nil)
+	try(vf, other, unix.EACCES)
+	try(vf, token, nil)
+	check(t, owner.Close())
+	try(pf, other, unix.EACCES)
 }
 
 // TestLabReleaseRequest unbinds the device from under the test, which waits until it closes.

@@ -23,12 +23,12 @@ func TestInLab(t *testing.T) {
 	if os.Getenv("STILE_VFIO_LAB") != "" {
 		return // this is the nested host
 	}
-	const edu, conventional, msix, large = "0000:01:00.0", "0000:04:01.0,0000:04:02.0", "0000:05:00.0", "0000:0a:00.0"
-	bound := []string{edu, "0000:04:01.0", "0000:04:02.0", "0000:04:03.0", "0000:02:00.0", msix, large}
+	const edu, conventional, msix, large, pf = "0000:01:00.0", "0000:04:01.0,0000:04:02.0", "0000:05:00.0", "0000:0a:00.0", "0000:07:00.0"
+	bound := []string{edu, "0000:04:01.0", "0000:04:02.0", "0000:04:03.0", "0000:02:00.0", msix, large, pf}
 	env := []string{
 		"STILE_VFIO_EDU=" + edu, "STILE_VFIO_GROUP=" + conventional, "STILE_VFIO_MSIX=" + msix,
 		"STILE_VFIO_BLOCKED=0000:02:00.0", // 0000:02:00.2 stays with e1000e
-		"STILE_VFIO_LARGE=" + large,
+		"STILE_VFIO_LARGE=" + large, "STILE_VFIO_PF=" + pf,
 	}
 	t.Run("built kernel", func(t *testing.T) {
 		inLab(t, vmtest.LabConfig{Topology: "all"}, bound, env, "iommufd")

@@ -56,7 +56,8 @@ func parse(name string, cfg []byte) (*description, error) {
 	if len(cfg) < headerSize {
 		return nil, fmt.Errorf("%s: config space of %d bytes, a header has %d", name, len(cfg), headerSize)
 	}
-	if get16(cfg, pci.RegVendor) == 0xffff {
+	// The kernel answers for the vendor of a virtual function, also when that is dead.
+	if get16(cfg, pci.RegVendor) == 0xffff || cfg[pci.RegHeaderType] == 0xff {
 		return nil, fmt.Errorf("%s: %w", name, errDead)
 	}
 	if kind := cfg[pci.RegHeaderType] & 0x7f; kind != 0 {

@@ -222,9 +222,14 @@ func TestNoDevice(t *testing.T) {
 	bridge.config.data[pci.RegHeaderType] = 1
 	short := newFake()
 	short.config.data = short.config.data[:32]
-	for want, h := range map[string]*fakeHardware{"reads as ones": dead, "bridges": bridge, "32 bytes": short} {
-		if _, err := New(h, Options{}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want an error with %q", err, want)
+	deadVirtual := newFake()
+	copy(deadVirtual.config.data[4:], dead.config.data)
+	for _, test := range []struct {
+		want string
+		h    *fakeHardware
+	}{{"reads as ones", dead}, {"reads as ones", deadVirtual}, {"bridges", bridge}, {"32 bytes", short}} {
+		if _, err := New(test.h, Options{}); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("got %v, want an error with %q", err, test.want)
 		}
 	}
 }

@@ -88,6 +88,38 @@ func TestClaimRefuses(t *testing.T) {
 	}
 }
 
+// TestVirtualFunction: beside its physical function's own driver where groups allow it.
+func TestVirtualFunction(t *testing.T) {
+	for _, together := range []bool{false, true} {
+		tree, host := deviceHost(t)
+		group := 6
+		if together {
+			group = 5
+		}
+		tree.Add(hosttest.Function{Address: "0000:05:00.0", Group: 5, Driver: "nvme"}, hosttest.Function{Address: "0000:05:00.1", Group: group})
+		tree.Virtual("0000:05:00.1", "0000:05:00.0", 0)
+		c, err := claimed(t, host, tree, "05:00.1,bind")
+		if together {
+			if err == nil || !strings.Contains(err.Error(), "IOMMU group 5 is not viable: 0000:05:00.0 is on the host's driver nvme (its driver keeps the virtual functions") {
+				t.Errorf("in one group: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, b := tree.Driven("0000:05:00.0"), tree.Driven("0000:05:00.1"); a != "nvme" || b != "vfio-pci" {
+			t.Errorf("drivers %s and %s", a, b)
+		}
+		if err := c.Release(); err != nil {
+			t.Error(err)
+		}
+		if _, err := claimed(t, host, tree, "05:00.0,bind"); err == nil || !strings.Contains(err.Error(), "virtual function") {
+			t.Errorf("the physical function: %v", err)
+		}
+	}
+}
+
 // TestWholeGroup: a member on a host driver is no hindrance where it is to be bound itself.
 func TestWholeGroup(t *testing.T) {
 	tree, host := deviceHost(t)

@@ -37,8 +37,8 @@ func (c configSpace) long(off int) uint32 {
 }
 
 // alive tells whether the function answered: reads of one that is gone, or asleep too
-// deeply, give all ones.
-func (c configSpace) alive() bool { return len(c) >= headerSize && c.word(0) != 0xffff }
+// deeply, give all ones. The numbers of a virtual function always do (PCIe 5.0, 9.3.4.1.1).
+func (c configSpace) alive() bool { return len(c) >= headerSize && c[regHeaderType] != 0xff }
 
 func (c configSpace) multifunction() bool {
 	return c.alive() && c[regHeaderType]&multiFuncBit != 0

@@ -35,6 +35,8 @@ func TestACS(t *testing.T) {
 	for i := range dead {
 		dead[i] = 0xff
 	}
+	virtual := space(portRoot, &on)
+	binary.LittleEndian.PutUint32(virtual, 0xffffffff)
 	hardWired := space(portDownstream, &off)
 	binary.LittleEndian.PutUint16(hardWired[0x144:], 0) // has no bits to switch
 	tests := map[string]struct {
@@ -53,6 +55,7 @@ func TestACS(t *testing.T) {
 		"basic only":      {space(portRoot, &on)[:basicSize], ACSUnknown},
 		"not there":       {nil, ACSUnknown},
 		"does not answer": {dead, ACSUnknown},
+		"virtual":         {virtual, ACSOn},
 	}
 	for name, tt := range tests {
 		if got := tt.config.acs(); got != tt.want {

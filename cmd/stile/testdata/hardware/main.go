@@ -20,10 +20,10 @@ func main() {
 		initMain()
 	}
 	if len(os.Args) != 3 {
-		fatal(errors.New("usage: hardware edu|msi|memory|decode|serial|picture VENDOR:DEVICE"))
+		fatal(errors.New("usage: hardware edu|msi|memory|decode|serial|picture|secondary VENDOR:DEVICE|ADDRESS"))
 	}
 	tasks := map[string]func(dir string) error{
-		"edu": edu, "msi": msi, "memory": shared, "decode": decode, "serial": serial, "picture": picture,
+		"edu": edu, "msi": msi, "memory": shared, "decode": decode, "serial": serial, "picture": picture, "secondary": secondary,
 	}
 	task, ok := tasks[os.Args[1]]
 	if !ok {
@@ -46,8 +46,11 @@ func fatal(err error) {
 	os.Exit(1)
 }
 
-// find returns the functions with an ID, at least one.
+// find returns the function at an address, or those with an ID, at least one.
 func find(id string) ([]string, error) {
+	if dir := "/sys/bus/pci/devices/" + id; exists(dir) {
+		return []string{dir}, nil
+	}
 	dirs, err := filepath.Glob("/sys/bus/pci/devices/*")
 	var found []string
 	for _, dir := range dirs {
@@ -61,6 +64,11 @@ func find(id string) ([]string, error) {
 		return nil, errors.Join(err, fmt.Errorf("no function %s", id))
 	}
 	return found, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // config is a function's config space.
