@@ -119,6 +119,11 @@ func (s Spec) folderShares() ([]vmm.Share, error) {
 	return shares, nil
 }
 
+// coherent are v9fs's options for a folder that the host may change: reads and writes go to the host, and only what is
+// mapped into memory is kept. From 6.4 on cache=mmap keeps more, and its delayed writes lose data (sqlite's journal on
+// 7.1) unless directio forbids it; older kernels pass over that word.
+const coherent = "cache=mmap,directio"
+
 // folderMounts returns the guest's mounts of the folders, those above before those below.
 func (s Spec) folderMounts() []agentproto.Mount {
 	var mounts []agentproto.Mount
@@ -126,11 +131,10 @@ func (s Spec) folderMounts() []agentproto.Mount {
 		m := agentproto.Mount{Kind: agentproto.Mount9P, Source: folderTag(i), Target: f.target()}
 		switch f.Mode {
 		case FolderRO:
-			// The guest's kernel may not keep what the host may change.
-			m.ReadOnly, m.Options = true, "cache=mmap"
+			m.ReadOnly, m.Options = true, coherent
 		case FolderRW:
 			// What a user of the guest makes shall be that user's.
-			m.Options = "access=client"
+			m.Options = "access=client," + coherent
 		case FolderCOW:
 			m.Overlay = true
 		}
@@ -140,6 +144,17 @@ func (s Spec) folderMounts() []agentproto.Mount {
 		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
 	})
 	return mounts
+}
+
+// writtenFolders returns the paths of folders that the guest may change on the host.
+func (s Spec) writtenFolders() []string {
+	var paths []string
+	for _, f := range s.Folders {
+		if f.Mode == FolderRW {
+			paths = append(paths, f.Host)
+		}
+	}
+	return paths
 }
 
 // envOwner tells a process in the lab, which is root there, whose files those outside are: UID:GID.

@@ -53,7 +53,7 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
-	l.Writable = append(slices.Clone(l.Writable), written...)
+	l.Writable = slices.Concat(l.Writable, written, s.writtenFolders())
 	host, err := openLab(ctx, cache, l, s.Memory, progress)
 	if err != nil {
 		return nil, errors.Join(err, locks.Close(), nets.close())
