@@ -40,6 +40,8 @@ type Config struct {
 	Shares    []Share // folders, each a virtio-9p device
 	Disks     []Disk  // each a virtio-blk device
 	Nets      []Net   // network cards
+	Vsock     *Vsock  // nil for none
+	Balloon   bool    // a virtio-balloon, see VM.SetBalloon
 	AgentPort bool    // a virtio-console port for the agent, see VM.Agent
 	NoRNG     bool    // leave out virtio-rng
 	NoConsole bool    // leave out virtio-console, which has the agent's port too
@@ -131,6 +133,8 @@ func (c *Config) Validate() error {
 	c.validateDevices(fault)
 	c.validateDisks(fault)
 	c.validateNets(fault)
+	c.validateVsock(fault)
+	faults = append(faults, c.validateBalloon())
 	tags := make(map[string]bool)
 	for _, s := range c.Shares {
 		switch {
@@ -185,7 +189,7 @@ func (c *Config) checkHost() error {
 
 // memory makes the guest's RAM.
 func (c *Config) memory(ranges []layout.Range) (*guestmem.Memory, error) {
-	if c.HugePages {
+	if c.HugePages && !c.Balloon { // which gives back small ones
 		mem, err := guestmem.NewHuge(ranges)
 		if !errors.Is(err, unix.ENOMEM) {
 			return mem, err

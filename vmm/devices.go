@@ -23,6 +23,8 @@ type devices struct {
 	slots []int        // of the host's devices, in their order
 	disks []attached   // in the order of Config.Disks
 
+	balloon *virtio.Balloon // nil without one
+
 	transports []*virtio.Transport
 	closers    []io.Closer  // what stands behind devices; closed after the transports
 	config     *sys.Mapping // PCI config space as the guest reads it; unmapped after the VM
@@ -51,8 +53,10 @@ func (v *VM) newDevices() (*devices, error) {
 			return d, err
 		}
 	}
-	if err := d.addDisks(v, irqs); err != nil {
-		return d, err
+	for _, add := range []func(*VM, interrupts) error{d.addDisks, d.addVsock, d.addBalloon} {
+		if err := add(v, irqs); err != nil {
+			return d, err
+		}
 	}
 	for _, s := range v.cfg.Shares {
 		if err := d.addShare(v, irqs, s); err != nil {

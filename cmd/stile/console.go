@@ -55,11 +55,12 @@ func (f *runFlags) runConsole() error {
 		return f.fail(err)
 	}
 	claim.Apply(&cfg)
+	cfg.Vsock = control.Vsock()
 	vm, err := vmm.New(ctx, cfg)
 	if err != nil {
 		return f.fail(errors.Join(err, claim.Release()))
 	}
-	control.Machine(vm, escape)
+	control.Machine(vm, cfg.Disks, escape)
 	result, err := vm.Run(ctx)
 	t.restore()
 	report := guest.Report{On: "host", ID: control.ID(), Log: control.LogPath()}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -45,6 +46,23 @@ func parseSize(text string) (uint64, error) {
 		return 0, fmt.Errorf("%q is not a size such as 512M or 2G", text)
 	}
 	return n << shift, nil
+}
+
+// vsockFlag is a vsock device.
+type vsockFlag struct{ device **vmm.Vsock }
+
+func (v vsockFlag) Type() string { return "CID" }
+
+func (v vsockFlag) String() string {
+	if v.device == nil || *v.device == nil {
+		return ""
+	}
+	return guest.VsockText(*v.device)
+}
+
+func (v vsockFlag) Set(text string) (err error) {
+	*v.device, err = guest.ParseVsock(text)
+	return err
 }
 
 // aliases are names that users of other tools type.

@@ -66,7 +66,10 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	}
 	defer restore()
 	defer s.forward(toCommand)()
-	followed := control.Follow(host)
+	followed, err := control.Follow(host)
+	if err != nil {
+		return failed(err)
+	}
 	status, err := host.Run(ctx, &o)
 	followed()
 	if ended := control.Ended(); ended != nil && err != nil {
@@ -148,6 +151,12 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	}
 	if f.dryRun {
 		args = append(args, "--dry-run")
+	}
+	if spec.Vsock != nil {
+		args = append(args, "--vsock", fmt.Sprint(spec.Vsock.CID)) // its path is of this host
+	}
+	if spec.Balloon {
+		args = append(args, "--balloon")
 	}
 	if spec.NoRNG {
 		args = append(args, "--rng=false")

@@ -109,6 +109,8 @@ func newRunCommand() *cobra.Command {
 	fs.StringVar(&f.spec.Name, "name", "", "the VM's ID for stile ps, ctl, console and logs (default: one that is made up)")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
+	fs.Var(vsockFlag{&f.spec.Vsock}, "vsock", "a vsock device with context ID CID or auto, and a UNIX socket on this side: CID[,path=PATH]")
+	fs.BoolVar(&f.spec.Balloon, "balloon", false, "let the guest give memory back: what it has free, and what stile ctl ID balloon asks for")
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS, or ADDRESS,bind to bind it for the run; repeatable")
 	fs.StringVar(&f.spec.VFIO, "vfio", "", "VFIO's interface to use: legacy (groups) or iommufd (default: what there is)")
 	fs.StringVar(&f.spec.OnUnplug, "on-unplug", string(vmm.Stop), "when the host wants a device back: stop the VM, or warn")

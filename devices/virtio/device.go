@@ -6,7 +6,9 @@ const (
 	TypeBlock   = 2
 	TypeConsole = 3
 	TypeEntropy = 4
+	TypeBalloon = 5
 	Type9P      = 9
+	TypeVsock   = 19
 )
 
 // Feature bits that the transport handles (virtio 1.3, 6). All are offered for every device.

@@ -182,6 +182,12 @@ func sweep(dir string) {
 		if err != nil || info.Mode().Type() != os.ModeSocket {
 			continue
 		}
+		if id, ok := strings.CutSuffix(e.Name(), VsockSuffix); ok {
+			if _, err := os.Lstat(socketPath(dir, id)); errors.Is(err, os.ErrNotExist) {
+				os.Remove(path) // a VM has its control socket first and last
+			}
+			continue
+		}
 		if strings.HasPrefix(e.Name(), hiddenPrefix) {
 			if time.Since(info.ModTime()) > hiddenAge {
 				os.Remove(path)

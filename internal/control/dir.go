@@ -48,6 +48,9 @@ func dirName() string {
 // SocketSuffix follows the ID in the name of a socket.
 const SocketSuffix = ".sock"
 
+// VsockSuffix follows the ID in the name of the socket for the VM's vsock ports.
+const VsockSuffix = ".vsock"
+
 func socketPath(dir, id string) string { return filepath.Join(dir, id+SocketSuffix) }
 
 // Path returns the path of a VM's socket.

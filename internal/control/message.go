@@ -25,7 +25,6 @@ const (
 	OpResize   Op = "resize"   // the disk Disk gets Size bytes
 	OpConsole  Op = "console"  // attach to the console: its latest output, what follows, and input
 	OpLog      Op = "log"      // its output alone
-	OpConnect  Op = "connect"  // attach to the guest's vsock port Port
 )
 
 // Request is one request.
@@ -33,13 +32,12 @@ type Request struct {
 	Op   Op     `json:"op"`
 	Size uint64 `json:"size,omitempty"` // bytes
 	Disk string `json:"disk,omitempty"`
-	Port uint32 `json:"port,omitempty"`
 }
 
 // Validate reports what no VM can do.
 func (r *Request) Validate() error {
 	switch r.Op {
-	case OpInfo, OpShutdown, OpReboot, OpKill, OpBalloon, OpConsole, OpLog, OpConnect:
+	case OpInfo, OpShutdown, OpReboot, OpKill, OpBalloon, OpConsole, OpLog:
 		return nil
 	case OpResize:
 		if r.Disk == "" || r.Size == 0 {

@@ -22,6 +22,7 @@ type Control struct {
 	log     *control.Log    // nil in the nested host, which forgets everything
 	server  *control.Server // nil where none could be made
 	kill    context.CancelCauseFunc
+	vsock   *vmm.Vsock
 
 	mu     sync.Mutex
 	info   control.Info
@@ -35,8 +36,6 @@ type target interface {
 	do(ctx context.Context, r *control.Request) error
 	// describe adds to info what changes while the VM runs.
 	describe(ctx context.Context, info *control.Info)
-	// attach connects to what a request asks for.
-	attach(ctx context.Context, r *control.Request) (io.ReadWriteCloser, error)
 	// input is the guest's console input.
 	input() io.Writer
 }
@@ -58,6 +57,13 @@ func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error
 	if *id == "" {
 		*id = control.NewID()
 	}
+	var err error
+	if c.vsock, err = s.vsockOf(*id); err != nil {
+		return nil, err
+	}
+	if c.vsock != nil {
+		c.info.Vsock = &control.Vsock{CID: c.vsock.CID, Path: c.vsock.Path}
+	}
 	if !Nested() {
 		dir, err := LogDir()
 		if err == nil {
@@ -68,7 +74,6 @@ func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error
 		}
 		c.info.Log = c.log.Path()
 	}
-	var err error
 	if c.server, err = control.Serve(*id, c); err == nil {
 		return c, nil
 	}
@@ -110,9 +115,12 @@ func (c *Control) Console(out io.Writer) io.Writer {
 	return io.MultiWriter(c.console, out) // in this order: out may fail
 }
 
-// Machine makes vm, which has no agent, the VM that is steered. kill ends it.
-func (c *Control) Machine(vm *vmm.VM, kill context.CancelCauseFunc) {
-	c.start(&machineTarget{vm: vm, kill: func() { kill(&EndedError{control.OpKill}) }, typed: vm.ConsoleInput()})
+// Vsock returns the VM's socket device, with its path, nil if it has none.
+func (c *Control) Vsock() *vmm.Vsock { return c.vsock }
+
+// Machine makes vm, which has no agent and these disks, the VM that is steered. kill ends it.
+func (c *Control) Machine(vm *vmm.VM, disks []vmm.Disk, kill context.CancelCauseFunc) {
+	c.start(&machineTarget{vm: vm, disks: disks, kill: func() { kill(&EndedError{control.OpKill}) }, typed: vm.ConsoleInput()})
 	c.running(c.info.Kernel)
 }
 
@@ -158,8 +166,6 @@ func (c *Control) Handle(ctx context.Context, r *control.Request) (control.Reply
 		return control.Reply{}, c.stream(nil), nil
 	case control.OpConsole:
 		return control.Reply{}, c.stream(t), nil
-	case control.OpConnect:
-		return c.connect(ctx, t, r)
 	}
 	return control.Reply{}, nil, c.do(ctx, t, r)
 }
@@ -205,37 +211,6 @@ func (c *Control) stream(t target) func(io.ReadWriter) {
 		}()
 		_, _ = io.Copy(conn, struct{ io.Reader }{view}) // until either is gone
 	}
-}
-
-// connect joins the client with what t attaches it to.
-func (c *Control) connect(ctx context.Context, t target, r *control.Request) (control.Reply, func(io.ReadWriter), error) {
-	if t == nil {
-		return control.Reply{}, nil, errors.New("the VM is starting: try again")
-	}
-	peer, err := t.attach(ctx, r)
-	if err != nil {
-		return control.Reply{}, nil, err
-	}
-	return control.Reply{}, func(conn io.ReadWriter) { join(conn, peer) }, nil
-}
-
-// join copies both ways until one of them ends both.
-func join(conn io.ReadWriter, peer io.ReadWriteCloser) {
-	defer peer.Close()
-	go func() {
-		_, _ = io.Copy(peer, conn)
-		halfClose(peer)
-	}()
-	_, _ = io.Copy(conn, peer)
-}
-
-// halfClose ends what is written to a stream, or all of it where that can't be.
-func halfClose(s io.Closer) {
-	if h, ok := s.(interface{ CloseWrite() error }); ok {
-		_ = h.CloseWrite() // a stream that is gone
-		return
-	}
-	s.Close()
 }
 
 // Close ends the console, its log and the socket. Further calls do nothing.

@@ -44,7 +44,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
 		HideAsyncPF: Nested(), HugePages: Nested(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
-		Disks: s.disks(), Notice: notice,
+		Disks: s.disks(), Balloon: s.Balloon, Notice: notice,
 		OnReboot: vmm.RebootPolicy(s.OnReboot),
 	}
 	made, err := findImages(ctx, s)
@@ -110,13 +110,14 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 		g.mark("devices bound")
 	}
 	g.claim.Apply(&cfg)
+	cfg.Vsock = g.control.Vsock()
 	cfg.PowerOff, cfg.Rebooting = g.powerOff, g.rebooting
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
 		return errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
 	g.running, g.cancel = run, cancel
-	g.control.start(&guestTarget{machineTarget{vm: g.vm, kill: cancel, typed: g.vm.ConsoleInput()}, g})
+	g.control.start(&guestTarget{machineTarget{vm: g.vm, disks: s.disks(), kill: cancel, typed: g.vm.ConsoleInput()}, g})
 	go func() {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
@@ -349,6 +350,6 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
 		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: Nested(), Disks: s.disks(), Notice: notice,
-		OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets,
+		Balloon: s.Balloon, OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets,
 	}, errors.Join(err, netErr)
 }

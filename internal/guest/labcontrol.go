@@ -31,8 +31,12 @@ type nestedTarget struct {
 // Follow makes host, in which a stile is about to run c's VM under the same name, what c steers. The
 // returned function waits until c has all of that VM's console, or until it is clear that
 // it won't come.
-func (c *Control) Follow(host *LabHost) (done func()) {
+func (c *Control) Follow(host *LabHost) (done func(), err error) {
 	t := &nestedTarget{host: host, id: c.ID()}
+	relay, err := t.relay(c.vsock)
+	if err != nil {
+		return nil, err
+	}
 	c.start(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -48,7 +52,8 @@ func (c *Control) Follow(host *LabHost) (done func()) {
 		<-ended
 		cancel()
 		t.close()
-	}
+		relay()
+	}, nil
 }
 
 const (
@@ -115,10 +120,6 @@ func (t *nestedTarget) describe(ctx context.Context, info *control.Info) {
 	if in := reply.Info; in != nil {
 		info.State, info.Kernel, info.Balloon = in.State, in.Kernel, in.Balloon
 	}
-}
-
-func (t *nestedTarget) attach(ctx context.Context, r *control.Request) (io.ReadWriteCloser, error) {
-	return t.open(ctx, r)
 }
 
 func (t *nestedTarget) input() io.Writer { return t }

@@ -66,6 +66,9 @@ type Spec struct {
 
 	Nets []string `json:"nets,omitempty"` // network cards, as vmm.ParseNet takes them
 
+	Vsock   *vmm.Vsock `json:"vsock,omitempty"` // a Path of "" is made from the VM's ID
+	Balloon bool       `json:"balloon,omitempty"`
+
 	Devices       []string `json:"devices,omitempty"`         // of the host, as ParseDevice takes them
 	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
 	OnUnplug      string   `json:"on_unplug,omitempty"`       // a vmm.Policy
@@ -126,7 +129,7 @@ func (s Spec) Validate() error {
 	if s.Name != "" {
 		faults = append(faults, control.CheckID(s.Name))
 	}
-	faults = append(faults, s.validateDisks())
+	faults = append(faults, s.validateDisks(), s.validateBalloon())
 	faults = append(faults, s.validateNets())
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
@@ -189,6 +192,11 @@ func (s Spec) Absolute() (Spec, error) {
 		disks[i] = d
 	}
 	s.Disks = disks
+	if s.Vsock != nil && s.Vsock.Path != "" {
+		v := *s.Vsock
+		v.Path = abs(v.Path)
+		s.Vsock = &v
+	}
 	if !s.rootIsWord() {
 		s.Root = abs(s.Root)
 	}

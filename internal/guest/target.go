@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
+	"strconv"
 
 	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/vmm"
@@ -12,18 +15,19 @@ import (
 
 // machineTarget steers what a VM has without an agent.
 type machineTarget struct {
-	vm   *vmm.VM
-	kill func()
+	vm    *vmm.VM
+	disks []vmm.Disk // in the VM's order
+	kill  func()
 	// typed is where console input goes.
 	typed io.Writer
 }
 
 func (t *machineTarget) input() io.Writer { return t.typed }
 
-func (t *machineTarget) describe(context.Context, *control.Info) {}
-
-func (t *machineTarget) attach(_ context.Context, r *control.Request) (io.ReadWriteCloser, error) {
-	return nil, unable(r)
+func (t *machineTarget) describe(_ context.Context, info *control.Info) {
+	if b, ok := t.vm.Balloon(); ok {
+		info.Balloon = &control.Balloon{Target: b.Target, Actual: b.Actual, Reported: b.Reported}
+	}
 }
 
 func (t *machineTarget) do(_ context.Context, r *control.Request) error {
@@ -33,15 +37,29 @@ func (t *machineTarget) do(_ context.Context, r *control.Request) error {
 		return nil
 	case control.OpShutdown:
 		return t.vm.PressPowerButton()
+	case control.OpBalloon:
+		return t.vm.SetBalloon(r.Size)
+	case control.OpResize:
+		return t.resize(r)
 	case control.OpReboot:
 		return errors.New("reboot: that takes stile's agent in the guest")
 	}
-	return unable(r)
+	return fmt.Errorf("operation %q is unknown", r.Op)
 }
 
-// unable says that a VM was not made with what r needs.
-func unable(r *control.Request) error {
-	return fmt.Errorf("%s: this VM was made without what that takes", r.Op)
+// resize gives a disk another size. A disk is named by its serial number, or by its place among the disks.
+func (t *machineTarget) resize(r *control.Request) error {
+	at := slices.IndexFunc(t.disks, func(d vmm.Disk) bool { return d.Serial == r.Disk })
+	if at < 0 {
+		var err error
+		if at, err = strconv.Atoi(r.Disk); err != nil {
+			return fmt.Errorf("resize: no disk has the serial number %q", r.Disk)
+		}
+	}
+	if r.Size > math.MaxInt64 {
+		return fmt.Errorf("resize: %d bytes are too many", r.Size)
+	}
+	return t.vm.ResizeDisk(at, int64(r.Size))
 }
 
 // guestTarget steers a guest with an agent.

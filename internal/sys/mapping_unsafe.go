@@ -103,6 +103,10 @@ func (m *Mapping) Close() error {
 // the Go heap, which does not move.
 func Addr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
 
+// Discard gives memory back to the system. b is whole pages of an anonymous mapping, which read as
+// zeros afterwards.
+func Discard(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }
+
 // Mincore sets a byte in vec for each page of b, with bit 0 for a page in memory. b
 // starts on a page; vec holds at least a byte per page of it.
 func Mincore(b, vec []byte) error {

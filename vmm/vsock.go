@@ -1,0 +1,50 @@
+package vmm
+
+import (
+	"net"
+
+	"github.com/stile-vmm/stile/devices/backend/hostsock"
+	"github.com/stile-vmm/stile/devices/virtio"
+)
+
+// Vsock is a virtio socket device. Package hostsock tells how the host speaks with the guest.
+type Vsock struct {
+	CID  uint64 // the guest's context ID, virtio.MinCID to MaxCID
+	Path string // of the UNIX socket for connections to the guest; with _PORT behind it, of those for connections to the host
+}
+
+func (c *Config) validateVsock(fault func(format string, args ...any)) {
+	switch {
+	case c.Vsock == nil:
+	case c.Vsock.CID < virtio.MinCID || c.Vsock.CID > virtio.MaxCID:
+		fault("vsock: context ID %d: must be %d to %d", c.Vsock.CID, virtio.MinCID, uint32(virtio.MaxCID))
+	case c.Vsock.Path == "":
+		fault("vsock: no path for its socket given")
+	}
+}
+
+// addVsock gives the guest its socket device.
+func (d *devices) addVsock(v *VM, irqs interrupts) error {
+	if v.cfg.Vsock == nil {
+		return nil
+	}
+	host, err := hostsock.Listen(v.cfg.Vsock.Path)
+	if err != nil {
+		return err
+	}
+	dev := virtio.NewVsock(v.cfg.Vsock.CID, func(port uint32) (virtio.VsockStream, error) {
+		conn, err := host.Dial(port)
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	})
+	d.closers = append(d.closers, host, dev)
+	if err := d.add(v, irqs, "vsock", dev); err != nil {
+		return err
+	}
+	host.Serve(func(port uint32, conn *net.UnixConn, opened func(uint32) error) error {
+		return dev.Connect(port, conn, opened)
+	})
+	return nil
+}
