@@ -96,14 +96,10 @@ func (t *workerTarget) do(ctx context.Context, r *control.Request) error {
 	case control.OpReboot:
 		return t.guest.session.Reboot(ctx)
 	}
-	return unable(r)
+	return fmt.Errorf("%s: not of a VM that a test runs in the lab", r.Op)
 }
 
 func (t *workerTarget) describe(context.Context, *control.Info) {}
-
-func (t *workerTarget) attach(_ context.Context, r *control.Request) (io.ReadWriteCloser, error) {
-	return nil, unable(r)
-}
 
 func (t *workerTarget) input() io.Writer { return io.Discard }
 
