@@ -20,12 +20,9 @@ func main() {
 		initMain()
 	}
 	if len(os.Args) != 3 {
-		fatal(errors.New("usage: hardware edu|msi|memory|decode|serial|picture|secondary VENDOR:DEVICE|ADDRESS"))
+		fatal(errors.New("usage: hardware TASK VENDOR:DEVICE|ADDRESS"))
 	}
-	tasks := map[string]func(dir string) error{
-		"edu": edu, "msi": msi, "memory": shared, "decode": decode, "serial": serial, "picture": picture, "secondary": secondary,
-	}
-	task, ok := tasks[os.Args[1]]
+	task, ok := tasks()[os.Args[1]]
 	if !ok {
 		fatal(fmt.Errorf("no task %q", os.Args[1]))
 	}
@@ -38,6 +35,14 @@ func main() {
 			fatal(fmt.Errorf("%s: %w", dir, err))
 		}
 		fmt.Println(filepath.Base(dir), "fine")
+	}
+}
+
+// tasks are what can be done with a function, given by its folder in sysfs.
+func tasks() map[string]func(dir string) error {
+	return map[string]func(dir string) error{
+		"edu": edu, "msi": msi, "memory": shared, "decode": decode, "serial": serial, "picture": picture, "secondary": secondary,
+		"move": moveEdu, "move-memory": moveMemory, "sub-page": subPage, "test-device": testDevice,
 	}
 }
 
@@ -233,7 +238,10 @@ func pinnedPage() ([]byte, uint64, error) {
 	return page, binary.LittleEndian.Uint64(entry[:]) & (1<<55 - 1) * 4096, nil
 }
 
-// shared writes to all pages of BAR 2, which is memory, and reads it back.
+// sharedPages is how many pages are looked at.
+const sharedPages = 256
+
+// shared writes to pages all over BAR 2, which is memory, and reads them back.
 func shared(dir string) error {
 	c, err := openConfig(dir)
 	if err != nil {
@@ -244,10 +252,11 @@ func shared(dir string) error {
 	if err != nil {
 		return err
 	}
-	for off := 0; off < len(b); off += 4096 {
+	step := max(4096, len(b)/sharedPages)
+	for off := 0; off < len(b); off += step {
 		atomic.StoreUint64(reg64(b, off), uint64(off)*3+1)
 	}
-	for off := 0; off < len(b); off += 4096 {
+	for off := 0; off < len(b); off += step {
 		if v := atomic.LoadUint64(reg64(b, off)); v != uint64(off)*3+1 {
 			return fmt.Errorf("%#x of %#x has %#x", off, len(b), v)
 		}
