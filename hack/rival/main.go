@@ -35,6 +35,7 @@ const cmdline = "console=ttyS0 quiet panic=-1 mitigations=off rodata=off reboot=
 type vmm struct {
 	name string
 	args []string
+	disk []string // arguments to add for the disk
 	runs []time.Duration
 }
 
@@ -43,15 +44,16 @@ func main() {
 	runs := flag.Int("runs", 7, "how often each runs")
 	image := flag.String("kernel", "", "the guest's bzImage")
 	kvmtool := flag.String("kvmtool", "", "a static lkvm, to be compared")
+	parts := flag.String("parts", "boot,disk", "what is compared")
 	stile := flag.String("stile", "bin/stile", "the stile to be compared")
 	flag.Parse()
-	if err := run(*runs, *image, *kvmtool, *stile); err != nil {
+	if err := run(*runs, *image, *kvmtool, *stile, *parts); err != nil {
 		fmt.Fprintln(os.Stderr, "rival:", err)
 		os.Exit(1)
 	}
 }
 
-func run(runs int, image, kvmtool, stile string) error {
+func run(runs int, image, kvmtool, stile, parts string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 	host, err := guest.OpenLab(ctx, guest.LabSpec{}, os.Stderr)
@@ -63,9 +65,21 @@ func run(runs int, image, kvmtool, stile string) error {
 	if err != nil {
 		return err
 	}
+	if strings.Contains(parts, "boot") {
+		if err := compareBoots(ctx, host, vmms, runs); err != nil {
+			return err
+		}
+	}
+	if strings.Contains(parts, "disk") {
+		return compareDisks(ctx, host, vmms, runs)
+	}
+	return nil
+}
+
+func compareBoots(ctx context.Context, host *guest.LabHost, vmms []*vmm, runs int) error {
 	for i := range runs + 1 {
 		for _, v := range vmms {
-			took, err := measure(ctx, host, v.args)
+			took, _, err := measure(ctx, host, v.args)
 			if err != nil {
 				return fmt.Errorf("%s: %w", v.name, err)
 			}
@@ -100,12 +114,12 @@ func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile str
 	if err := errors.Join(put(image, kernel), put(archive, initramfs), put(stile, place+"/stile")); err != nil {
 		return nil, err
 	}
-	vmms := []*vmm{{name: "stile", args: []string{place + "/stile", "run", "--rng=false", "-m", "256M", "-k", kernel, "-i", initramfs, "-a", cmdline + "k"}}}
+	vmms := []*vmm{{name: "stile", disk: []string{"--disk", diskImage + ",format=raw"}, args: []string{place + "/stile", "run", "--rng=false", "-m", "256M", "-k", kernel, "-i", initramfs, "-a", cmdline + "k"}}}
 	if kvmtool != "" {
 		if err := put(kvmtool, place+"/lkvm"); err != nil {
 			return nil, err
 		}
-		vmms = append(vmms, &vmm{name: "kvmtool", args: []string{
+		vmms = append(vmms, &vmm{name: "kvmtool", disk: []string{"--disk", diskImage}, args: []string{
 			place + "/lkvm", "run", "--nodefaults", "-k", kernel, "-i", initramfs, "-m", "256", "-c", "1", "--console", "serial",
 			"--network", "mode=none", "-p", cmdline + "k",
 		}})
@@ -114,7 +128,7 @@ func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile str
 		if _, err := shell(ctx, host, copyQEMU, qemu, place); err != nil {
 			return nil, err
 		}
-		vmms = append(vmms, &vmm{name: "QEMU microvm", args: []string{
+		vmms = append(vmms, &vmm{name: "QEMU microvm", disk: qemuDisk, args: []string{
 			"env", "LD_LIBRARY_PATH=" + place + "/lib", place + "/qemu", "-L", place + "/lib", "-M", "microvm,accel=kvm,rtc=on", "-cpu", "host", "-m", "256", "-smp", "1",
 			"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 			"-kernel", kernel, "-initrd", initramfs, "-append", cmdline + "t", // it has no i8042
@@ -161,7 +175,7 @@ func shell(ctx context.Context, host *guest.LabHost, script string, args ...stri
 }
 
 // measure runs one VMM; its guest must reach userspace.
-func measure(ctx context.Context, host *guest.LabHost, args []string) (time.Duration, error) {
+func measure(ctx context.Context, host *guest.LabHost, args []string) (time.Duration, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var output bytes.Buffer
@@ -173,5 +187,5 @@ func measure(ctx context.Context, host *guest.LabHost, args []string) (time.Dura
 	if err == nil && !strings.Contains(output.String(), "userspace") {
 		err = fmt.Errorf("the guest did not reach userspace: %s", output.String())
 	}
-	return took, err
+	return took, output.String(), err
 }
