@@ -247,6 +247,29 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestReboot: while the machine is reset the device has no interrupt of any kind, then INTx; vectors are at
+// hand for the next boot's driver.
+func TestReboot(t *testing.T) {
+	m := plug(t, withMSIX(endpoint()))
+	for boot := range 2 {
+		m.write(pci.RegCommand, 2, pci.CommandMemory|pci.CommandMaster)
+		m.write(msixCap+2, 2, msixOn)
+		m.unmask(0)
+		m.hw.since()
+		check(t, m.f.Silence())
+		m.root.Reset()
+		m.want("silent", "DisableIRQs ", "Detach ", "write config 0x4 0000", "read config 0x44 2", "write config 0x4 0000")
+		if m.mapped() != 0 {
+			t.Errorf("%d parts mapped", m.mapped())
+		}
+		check(t, m.f.Revive())
+		m.want("alive", "read config 0x44 2", "write config 0x4 0000", "EnableINTx 7", "Attach ", "SetUnmask 8", "UnmaskINTx ")
+		if s := m.f.Stats().Interrupts; s.Mode != "INTx" || s.Entered["MSI-X"] != uint64(boot+1) || s.Vectors["MSI-X"] != 1 {
+			t.Errorf("boot %d: %+v", boot, s)
+		}
+	}
+}
+
 // TestHostileGuest has several vCPUs write everything everywhere at once. Nothing may panic, hang or
 // be left.
 func TestHostileGuest(t *testing.T) {
