@@ -22,6 +22,8 @@ const (
 	labEdu      = "0000:01:00.0"
 	labEduOf3   = "0000:02:00.0" // with .1, and an e1000e as .2
 	labNIC      = "0000:06:00.0"
+	labBridged  = "0000:04:01.0" // with 04:02.0, and an e1000e as 04:03.0
+	labPF       = "0000:07:00.0" // and 07:00.1, once it is split
 	labNVMe     = "0000:05:00.0"
 	guestMemory = "128M" // what is passed through must have all of it in place
 )
@@ -130,6 +132,14 @@ func TestPassthrough(t *testing.T) {
 			t.Errorf("the group of %d devices was opened %d times", len(r.Passthrough.Devices), n)
 		}
 	})
+	t.Run("behind a bridge", func(t *testing.T) {
+		out := p.guest(t, hardware+" edu 0x1234:0x11e8", "--vfio", "iommufd", "--device", labBridged+",bind",
+			"--device", "04:02.0,bind", "--device", "04:03.0,bind")
+		if d := p.driver(t, "0000:04:03.0"); !strings.Contains(out, "fine") || d != "e1000e" {
+			t.Errorf("%s; the NIC was given back to %s", out, d)
+		}
+	})
+	t.Run("virtual function", func(t *testing.T) { virtualFunction(t, p) })
 	t.Run("refused", func(t *testing.T) {
 		p.refused(t, []string{"--device", labEduOf3 + ",bind"}, "not viable", "0000:02:00.2", "e1000e", "stile bind")
 		p.refused(t, []string{"--device", labNIC}, "e1000e", labNIC+",bind")
@@ -157,17 +167,42 @@ func unprivileged(t *testing.T, p passed) {
 		t.Fatal(err)
 	}
 	const user = "65534"
+	// The remedy is tried as it is told: "raise the limit with ulimit -l 131072, ...".
 	script := `set -e; mkdir /tmp/user; cp $2 /tmp/user/vmlinuz; cp $1 /tmp/user/stile; chown -R ` + user + ` /tmp/user; chmod 755 /tmp/user /tmp/user/*
-$1 bind ` + labEdu + ` >/dev/null; chmod 666 /dev/kvm /dev/iommu /dev/vfio/devices/*
+$1 bind ` + labEdu + ` >/dev/null; chmod 666 /dev/kvm
 export STILE_CACHE=/tmp/user TMPDIR=/tmp/user
-run() { setpriv --reuid ` + user + ` --clear-groups /tmp/user/stile run -k /tmp/user/vmlinuz -m ` + guestMemory + ` --vfio iommufd --device ` + labEdu + ` -- true; }
-run || echo status $?
-ulimit -l 262144; run && echo it works; $1 unbind ` + labEdu
+run() { setpriv --reuid ` + user + ` --clear-groups /tmp/user/stile run -k /tmp/user/vmlinuz -m ` + guestMemory + ` --vfio $1 --device ` + labEdu + ` -- true; }
+(ulimit -l 262144; run legacy) || echo status $?
+chmod 666 /dev/vfio/vfio /dev/vfio/[0-9]* /dev/iommu /dev/vfio/devices/*
+for backend in legacy iommufd; do
+	run $backend 2>/tmp/user/why || echo status $?; cat /tmp/user/why
+	(ulimit -l $(sed -n 's/.*with ulimit -l \([0-9]*\),.*/\1/p' /tmp/user/why); run $backend && echo $backend works)
+done
+$1 unbind ` + labEdu
 	out, err := p.Command(t.Context(), "bash", "-c", script, "bash", filepath.Join(tools, "stile"), kernel).CombinedOutput()
-	for _, want := range []string{"RLIMIT_MEMLOCK", "ulimit -l", "status 125", "it works"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("no %q, %v: %s", want, err, out)
+	for want, times := range map[string]int{
+		"no permission for this file": 1, "status 125": 3, "RLIMIT_MEMLOCK": 2, "legacy works": 1, "iommufd works": 1,
+	} {
+		if strings.Count(string(out), want) != times {
+			t.Errorf("%q should be there %d times, %v: %s", want, times, err, out)
 		}
+	}
+}
+
+// virtualFunction gives a guest a virtual function of an nvme, whose driver there works with it, while the physical
+// function stays with the host's driver, and can't be had meanwhile.
+func virtualFunction(t *testing.T, p passed) {
+	if out, err := p.Command(t.Context(), filepath.Join(tools, "hardware"), "secondary", labPF).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.refused(t, []string{"--device", labPF + ",bind"}, "virtual function")
+	out := p.guest(t, `for i in $(seq 200); do [ "$(cat /sys/class/nvme/nvme0/state)" = live ] && break; sleep 0.1; done
+		cat /sys/class/nvme/nvme0/state /sys/class/nvme/nvme0/device/device; grep nvme0q1 /proc/interrupts`, "--device", "07:00.1,bind")
+	if !strings.Contains(out, "live") || !strings.Contains(out, "0x0010") || !strings.Contains(out, "PCI-MSIX-") {
+		t.Error(out)
+	}
+	if d := p.driver(t, labPF); d != "nvme" {
+		t.Errorf("the physical function's driver is %s", d)
 	}
 }
 
@@ -209,15 +244,16 @@ func held(t *testing.T, p passed) {
 	}
 }
 
-// killed kills stile at points all over a run: each time the device comes back, and the next run has it.
+// killed kills stile at points all over a run, more of them at its beginning, where the device is bound and attached: each
+// time the device comes back, and the next run has it.
 func killed(t *testing.T, p passed) {
-	for i := range 10 {
+	for i := range 20 {
 		args := []string{"run", "-m", guestMemory, "--device", labNIC + ",bind", "--", "true"}
 		cmd := p.Command(t.Context(), filepath.Join(tools, "stile"), args...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(i) * 400 * time.Millisecond)
+		time.Sleep(time.Duration(i*i) * 8 * time.Millisecond)
 		if err := cmd.Signal(syscall.SIGKILL); err != nil {
 			t.Logf("point %d: %v", i, err) // it has ended
 		}
@@ -275,19 +311,20 @@ func TestPassthroughDisk(t *testing.T) {
 	if r := p.report(t); r.Devices["0000:02:00.0"] > 10 {
 		t.Errorf("%d exits to a BAR that is mapped", r.Devices["0000:02:00.0"])
 	}
-	few, many := p.exits(t, 20), p.exits(t, 420)
+	few, many := p.exits(t, 20, "iommufd", "IOMMU_IOAS_MAP"), p.exits(t, 420, "legacy", "VFIO_IOMMU_MAP_DMA")
 	if many > few+40 {
 		t.Errorf("20 reads cost %d exits to the device, 420 cost %d", few, many)
 	}
 }
 
-// exits returns how many accesses to the disk were exits while the guest read it n times.
-func (p passed) exits(t *testing.T, n int) uint64 {
+// exits returns how many accesses to the disk were exits while the guest read it n times, with a backend whose call to
+// map RAM is mapRAM.
+func (p passed) exits(t *testing.T, n int, backend, mapRAM string) uint64 {
 	t.Helper()
 	p.guest(t, fmt.Sprintf(`until [ -b /dev/nvme0n1 ]; do sleep 0.1; done; dd if=/dev/nvme0n1 of=/dev/null bs=512 count=%d iflag=direct 2>/dev/null`, n),
-		"--json", nestedReport, "--device", "0000:01:00.0,bind")
+		"--json", nestedReport, "--vfio", backend, "--device", "0000:01:00.0,bind")
 	r := p.report(t)
-	if len(r.Passthrough.Maps) != 1 || r.Passthrough.IOCTLs["IOMMU_IOAS_MAP"] != 1 || len(r.Passthrough.Devices) != 1 {
+	if len(r.Passthrough.Maps) != 1 || r.Passthrough.IOCTLs[mapRAM] != 1 || len(r.Passthrough.Devices) != 1 {
 		t.Fatalf("report %+v", r.Passthrough)
 	}
 	d := r.Passthrough.Devices[0]
@@ -325,6 +362,12 @@ func TestPassthroughUnsafe(t *testing.T) {
 		for _, backend := range []string{"legacy", "iommufd"} {
 			passed{host}.refused(t, []string{"--vfio", backend, "--device", labEdu + ",bind"}, "interrupt", "allow_unsafe_interrupts=1")
 		}
+		// As the message says.
+		allow := host.Command(t.Context(), "sh", "-c", "echo 1 > /sys/module/iommufd/parameters/allow_unsafe_interrupts")
+		if out, err := allow.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		passed{host}.guest(t, filepath.Join(tools, "hardware")+" edu 0x1234:0x11e8", "--vfio", "iommufd", "--device", labEdu+",bind")
 	})
 }
 
@@ -338,4 +381,9 @@ func TestPassthroughDebian(t *testing.T) {
 		t.Error(out)
 	}
 	p.refused(t, []string{"--vfio", "iommufd", "--device", labEdu + ",bind"}, "iommufd")
+	// A kernel without VFIO: its modules are gone, and so is where they could be loaded from.
+	if out, err := p.Command(t.Context(), "sh", "-ec", "rmmod vfio_pci; mount -t tmpfs none /lib/modules").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.refused(t, []string{"--device", labEdu + ",bind"}, "the driver vfio-pci is not there", "CONFIG_VFIO_PCI")
 }
