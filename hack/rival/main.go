@@ -121,7 +121,7 @@ func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile str
 		}
 		vmms = append(vmms, &vmm{name: "kvmtool", disk: []string{"--disk", diskImage}, args: []string{
 			place + "/lkvm", "run", "--nodefaults", "-k", kernel, "-i", initramfs, "-m", "256", "-c", "1", "--console", "serial",
-			"--network", "mode=none", "-p", cmdline + "k",
+			"--network", "mode=none", "-p", cmdline + "k noapic", // it has no tables that tell the kernel of one
 		}})
 	}
 	if qemu, err := exec.LookPath("qemu-system-x86_64"); err == nil {
