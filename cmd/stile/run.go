@@ -44,6 +44,10 @@ can read, and what it writes is gone when it ends. It runs as root of the guest,
 current directory, with its own stdin, stdout and stderr. Without a command, a shell
 runs on your terminal.
 
+--ro, --rw and --cow share a folder of the host: read-only, with the guest's writes on
+the host, or with writes that end with the guest. It is seen at the same path, or at
+GUEST. Files of yours are root's in the guest, and what its root writes is yours.
+
 With -i and no command, the kernel and the initramfs are booted as they are, with the
 serial console on your terminal; the VM ends when the guest powers off or reboots. In
 the lab a few words on the kernel's command line spare it time; yours come last.
@@ -98,7 +102,7 @@ func newRunCommand() *cobra.Command {
 	fs.StringArrayVar(&f.env, "env", nil, "KEY=VALUE for the command's environment, or KEY to carry it over; repeatable")
 	fs.StringVar(&f.user, "user", "", "run the command as this user of the guest: NAME, UID or UID:GID (default: root)")
 	fs.StringVar(&f.dir, "cwd", "", "working directory in the guest (default: the current one with --root host)")
-	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal (default: only to a shell, when no command is given)")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the VM if the command runs longer, such as 60s (default: never)")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
 	fs.StringVar(&f.onOops, "on-oops", string(vmm.Warn), "when the guest's kernel tells of a fault that it survives: warn, or stop the VM")
