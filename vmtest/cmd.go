@@ -257,7 +257,7 @@ func (c *Cmd) StdoutPipe() (io.ReadCloser, error) {
 		return nil, errors.New("vmtest: Stdout already set or command started")
 	}
 	r, w := io.Pipe()
-	c.Stdout, c.theirs, c.ours = w, append(c.theirs, w), append(c.ours, r)
+	c.Stdout, c.theirs, c.ours = outputPipe{w}, append(c.theirs, w), append(c.ours, r)
 	return r, nil
 }
 
@@ -267,9 +267,15 @@ func (c *Cmd) StderrPipe() (io.ReadCloser, error) {
 		return nil, errors.New("vmtest: Stderr already set or command started")
 	}
 	r, w := io.Pipe()
-	c.Stderr, c.theirs, c.ours = w, append(c.theirs, w), append(c.ours, r)
+	c.Stderr, c.theirs, c.ours = outputPipe{w}, append(c.theirs, w), append(c.ours, r)
 	return r, nil
 }
+
+// outputPipe ends with the command's end of it: who reads one to its end may not be reading the other yet.
+type outputPipe struct{ *io.PipeWriter }
+
+// EndOutput implements session.Ender.
+func (p outputPipe) EndOutput() { _ = p.Close() } // a pipe in memory
 
 func closeAll(ends []io.Closer) {
 	for _, end := range ends {

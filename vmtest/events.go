@@ -40,26 +40,28 @@ type eventParser struct {
 
 // Write parses p.
 func (e *eventParser) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		end, next := len(rest), len(rest)
-		if i := bytes.IndexByte(rest, '\n'); i >= 0 {
-			end, next = i+1, i+1
+	written := len(p)
+	for len(p) > 0 {
+		end := len(p)
+		if i := bytes.IndexByte(p, '\n'); i >= 0 {
+			end = i + 1
 		}
 		// A line of package testing's may come behind output that lacks its newline.
-		if i := bytes.IndexByte(rest[:end], marker); i > 0 || i == 0 && len(e.line) > 0 {
-			end, next = i, i
-			e.line = append(e.line, rest[:end]...)
-			e.flush()
-			rest = rest[next:]
-			continue
+		begin := 0
+		if len(e.line) == 0 {
+			begin = 1 // its own marker
 		}
-		e.line = append(e.line, rest[:end]...)
-		rest = rest[next:]
-		if e.line[len(e.line)-1] == '\n' || len(e.line) >= maxLine {
+		cut := bytes.IndexByte(p[begin:end], marker)
+		if cut >= 0 {
+			end = begin + cut
+		}
+		e.line = append(e.line, p[:end]...)
+		p = p[end:]
+		if cut >= 0 || bytes.HasSuffix(e.line, []byte{'\n'}) || len(e.line) >= maxLine {
 			e.flush()
 		}
 	}
-	return len(p), nil
+	return written, nil
 }
 
 // flush makes an event of the current line, also of one without an end.

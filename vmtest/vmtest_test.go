@@ -8,7 +8,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 
 // TestCommands runs many commands in one VM.
 func TestCommands(t *testing.T) {
-	vm := vmtest.Start(t, vmtest.Config{})
+	vm := vmtest.Shared(t, vmtest.Config{})
 	t.Run("output", func(t *testing.T) {
 		out, err := vm.Command(t.Context(), "uname", "-r").Output()
 		if err != nil || strings.TrimSpace(string(out)) != vm.Kernel() {
@@ -83,8 +85,83 @@ func TestCommands(t *testing.T) {
 	t.Run("context", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := vm.Command(ctx, "sleep", "1000").Run(); err == nil {
-			t.Error("a command outlived its context")
+		if err := vm.Command(ctx, "sleep", "1000").Run(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error of a command that outlived its context: %v", err)
+		}
+	})
+	t.Run("pipes", func(t *testing.T) {
+		cmd := vm.Command(t.Context(), "sh", "-c", "cat; echo end >&2")
+		in, inErr := cmd.StdinPipe()
+		out, outErr := cmd.StdoutPipe()
+		diag, diagErr := cmd.StderrPipe()
+		if err := errors.Join(inErr, outErr, diagErr, cmd.Start()); err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{"one\n", "two\n"} {
+			if _, err := io.WriteString(in, line); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(line))
+			if _, err := io.ReadFull(out, got); err != nil || string(got) != line {
+				t.Fatalf("%q came back as %q, %v", line, got, err)
+			}
+		}
+		in.Close()
+		rest, _ := io.ReadAll(out)
+		said, _ := io.ReadAll(diag)
+		if err := cmd.Wait(); err != nil || len(rest) > 0 || string(said) != "end\n" || !cmd.ProcessState.Success() || cmd.Pid() == 0 {
+			t.Errorf("%v, rest %q, stderr %q, state %v, process %d", err, rest, said, cmd.ProcessState, cmd.Pid())
+		}
+		if err := cmd.Wait(); !errors.Is(err, vmtest.ErrWaited) {
+			t.Errorf("second Wait: %v", err)
+		}
+	})
+	t.Run("cancel", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cmd := vm.Command(ctx, "sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Cancel = func() error { return cmd.Signal(syscall.SIGTERM) }
+		cmd.WaitDelay = time.Minute
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		err = cmd.Wait()
+		if !errors.Is(err, context.Canceled) || cmd.ExitCode() != 7 {
+			t.Errorf("status %d, %v", cmd.ExitCode(), err)
+		}
+	})
+	t.Run("files", func(t *testing.T) {
+		data := bytes.Repeat([]byte("stile\n"), 20_000)
+		for _, name := range []string{"/tmp/tree/a", "/tmp/tree/sub/b"} {
+			if err := vm.WriteFile(t.Context(), name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := vm.ReadFile(t.Context(), "/tmp/tree/a"); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if _, err := vm.ReadFile(t.Context(), "/tmp/tree"); err == nil {
+			t.Error("a folder was read as a file")
+		}
+		to := t.TempDir()
+		if err := vm.PullFolder(t.Context(), "/tmp/tree", to); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(to, "sub", "b")); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
+	t.Run("dial", func(t *testing.T) {
+		if conn, err := vm.Dial(t.Context(), "tcp", "127.0.0.1:9"); err == nil {
+			conn.Close()
+			t.Error("connected to a port on which nobody listens")
 		}
 	})
 	t.Run("stdin left open", func(t *testing.T) {

@@ -29,9 +29,16 @@ type outputs struct {
 	err error // the first writer's error
 }
 
+// Ender is a command's Stdout or Stderr that wants to know when nothing more will be written to it, which may be
+// long before the command's end.
+type Ender interface{ EndOutput() }
+
 // copy starts to copy stream to w until the stream ends. When w fails, the command's next write fails too.
 func (o *outputs) copy(w io.Writer, stream *yamux.Stream) {
 	o.group.Go(func() {
+		if ender, ok := w.(Ender); ok {
+			defer ender.EndOutput()
+		}
 		_, err := io.Copy(struct{ io.Writer }{w}, stream)
 		if errors.Is(err, yamux.ErrTimeout) || errors.Is(err, yamux.ErrConnectionReset) {
 			return // the stream's end, not the writer's failure

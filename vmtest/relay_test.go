@@ -1,0 +1,164 @@
+package vmtest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/session"
+)
+
+// processVM returns a VM that is none: its agent runs commands as processes here.
+func processVM(t *testing.T) *VM {
+	t.Helper()
+	host, guest := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- agent.Serve(guest) }()
+	s, err := session.Dial(t.Context(), host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-ended; err != nil {
+			t.Errorf("the agent: %v", err)
+		}
+	})
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &VM{session: s, dir: dir, log: func() []byte { return nil }, close: s.Close}
+}
+
+// envRelayed makes the tests below run what they test, once more in a process of their own.
+const envRelayed = "STILE_TEST_RELAYED"
+
+// relayedRun runs f as Run does, in a process instead of a guest.
+func relayedRun(t *testing.T, f func(t *testing.T)) {
+	runWith(t, Config{}, f, func(testing.TB, Config) *VM { return processVM(t) })
+}
+
+// TestRelayed is for TestRelay: it ends in each of the ways that a test can.
+func TestRelayed(t *testing.T) {
+	if os.Getenv(envRelayed) == "" {
+		return
+	}
+	t.Run("pass", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) {
+			t.Log("said in the guest")
+			t.Run("a/b c", func(t *testing.T) { t.Parallel(); t.Run("deep", func(t *testing.T) {}) })
+			t.Run("other", func(t *testing.T) { t.Parallel() })
+		})
+		if InGuest() {
+			t.Error("went on in the guest")
+		}
+	})
+	t.Run("fail", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) { t.Run("sub", func(t *testing.T) { t.Fatal("broken there") }) })
+	})
+	t.Run("skip", func(t *testing.T) { relayedRun(t, func(t *testing.T) { t.Skip("not there") }) })
+	t.Run("panic", func(t *testing.T) { relayedRun(t, func(t *testing.T) { panic("out of hand") }) })
+	t.Run("exit", func(t *testing.T) { relayedRun(t, func(t *testing.T) { os.Exit(3) }) })
+	t.Run("never comes", func(t *testing.T) {
+		if InGuest() {
+			return
+		}
+		relayedRun(t, func(t *testing.T) {})
+	})
+}
+
+// TestRelay: the results of a test that runs elsewhere are those of the test here.
+func TestRelay(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestRelayed$", "-test.v", "-test.timeout=60s")
+	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Error("the failing tests passed")
+	}
+	for _, want := range []string{
+		"--- PASS: TestRelayed/pass ", "--- PASS: TestRelayed/pass/a/b_c ", "--- PASS: TestRelayed/pass/a/b_c/deep ", "--- PASS: TestRelayed/pass/other ",
+		"said in the guest", "--- FAIL: TestRelayed/fail ", "--- FAIL: TestRelayed/fail/sub ", "broken there",
+		"--- SKIP: TestRelayed/skip ", "--- FAIL: TestRelayed/panic ", "panic: out of hand", "goroutine ",
+		"--- FAIL: TestRelayed/exit ", "exit status 3", "--- FAIL: TestRelayed/never_comes ", "did not come to this call of Run",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the output lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", out)
+	}
+}
+
+// TestRelayPattern: the subtests that -run selects are the same there.
+func TestRelayPattern(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestRelayed$/pass/other", "-test.v")
+	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "/other ") || strings.Contains(string(out), "deep") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestCmdPipes: what is left in a pipe doesn't keep Wait, as with os/exec.
+func TestCmdPipes(t *testing.T) {
+	vm := processVM(t)
+	cmd := vm.Command(t.Context(), "sh", "-c", "echo first; echo second")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || cmd.ExitCode() != 0 {
+		t.Errorf("status %d, %v", cmd.ExitCode(), err)
+	}
+	both := vm.Command(t.Context(), "sh", "-c", "cat; echo end >&2")
+	var outErr error
+	in, inErr := both.StdinPipe()
+	out, outErr = both.StdoutPipe()
+	diag, diagErr := both.StderrPipe()
+	if err := errors.Join(inErr, outErr, diagErr, both.Start()); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(in, "through")
+	in.Close()
+	text, _ := io.ReadAll(out) // to its end, before anything of the other is read
+	said, _ := io.ReadAll(diag)
+	if err := both.Wait(); err != nil || string(text) != "through" || string(said) != "end\n" {
+		t.Errorf("%v, stdout %q, stderr %q", err, text, said)
+	}
+	if _, err := cmd.StdoutPipe(); err == nil {
+		t.Error("a pipe after Start")
+	}
+	if err := cmd.Start(); err != ErrStarted {
+		t.Errorf("second Start: %v", err)
+	}
+	if err := vm.Command(t.Context(), "true").Wait(); err != ErrNotStarted {
+		t.Errorf("Wait without Start: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := vm.Command(ctx, "true").Run(); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run with a context that has ended: %v", err)
+	}
+}
