@@ -8,6 +8,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/testrun"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 // Config describes a VM. The zero value is one CPU, 512 MiB, the default kernel and a view
@@ -24,6 +25,8 @@ type Config struct {
 	Folders []Folder      // of the host, mounted in the guest
 	Disks   []Disk        // /dev/vda and on; one that is written to makes PowerOff so
 	Net     []string      // network cards, as stile run --net takes them: "user,fwd=8022:22"
+	Vsock   *Vsock        // a vsock device, nil for none
+	Balloon bool          // lets the guest give memory back
 	Timeout time.Duration // for the boot; 0 is four minutes
 	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
 	PowerOff bool
@@ -40,10 +43,13 @@ type Config struct {
 // "rw", or "cow" for writes that end with the VM; docs/folders.md says whose the files are.
 type Folder = guest.Folder
 
+// Vsock is a VM's vsock device: its context ID, and the UNIX socket on this side.
+type Vsock = vmm.Vsock
+
 func (c Config) spec() guest.Spec {
 	s := guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		Folders: c.Folders, Disks: c.Disks, Nets: c.Net, BootTimeout: c.Timeout, PowerOff: c.PowerOff, Devices: c.Devices,
+		Folders: c.Folders, Disks: c.Disks, Nets: c.Net, Vsock: c.Vsock, Balloon: c.Balloon, BootTimeout: c.Timeout, PowerOff: c.PowerOff, Devices: c.Devices,
 	}
 	if c.viewsHost() {
 		s.Scratch = testrun.Scratch
