@@ -19,10 +19,15 @@ func MuxConfig() *yamux.Config {
 	c.StreamCloseTimeout = 0
 	c.LogOutput = io.Discard
 	c.AcceptBacklog = acceptBacklog
+	c.MaxStreamWindowSize = streamWindow
 	return c
 }
 
 // acceptBacklog bounds the streams that one end has opened and the other has not yet
-// accepted. With yamux's window of 256 KiB it bounds what a guest that opens streams
-// nobody wants makes the host hold: 8 MiB.
+// accepted. The host lets a guest open one, so the guest is who it is for.
 const acceptBacklog = 32
+
+// streamWindow is how many bytes may be under way on a stream, and what a guest can make the host hold for each
+// that the host has opened and does not read. yamux's 256 KiB are less than goes through the channel to a nested host while an
+// answer takes its way: a network's frames came half as fast.
+const streamWindow = 1 << 20

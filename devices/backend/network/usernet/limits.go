@@ -2,13 +2,13 @@ package usernet
 
 import "time"
 
-// What a guest may make this process hold. The sum is below 300 MiB, and needs a guest that has all of its
+// What a guest may make this process hold. The sum is below 400 MiB, and needs a guest that has all of its
 // connections full in both directions.
 const (
 	maxConns      = 256       // TCP connections, both directions together
 	maxHandshakes = 128       // connections of the guest that are being made
 	tcpBuffer     = 512 << 10 // bytes, the most for each direction of a connection
-	relayBuffer   = 32 << 10  // bytes in a relay's hands for each direction
+	relayBuffer   = 64 << 10  // bytes in a relay's hands for each direction
 
 	maxFlows  = 256              // UDP: pairs of ports
 	udpBuffer = 64 << 10         // bytes that wait in a flow
@@ -22,6 +22,6 @@ const (
 	outBytes = 8 << 20 // and their bytes
 
 	dialLimit = 20 * time.Second
-	// deadPeer is how long a connection's guest may be silent after it was asked whether it lives.
+	// keepAlive is how long a connection may be silent until the guest is asked whether it is still there.
 	keepAlive = time.Minute
 )

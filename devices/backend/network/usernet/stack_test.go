@@ -310,3 +310,30 @@ func TestBounds(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTCP sends through two stacks, the guest's among them.
+func BenchmarkTCP(b *testing.B) {
+	for name, offloads := range map[string]network.Offload{"plain": 0, "all": allOffloads} {
+		b.Run(name, func(b *testing.B) {
+			got := make(chan struct{})
+			g := newGuest(b, Config{}, offloads)
+			c, err := g.dial(g.address(serve(b, func(c net.Conn) {
+				io.Copy(io.Discard, c)
+				close(got)
+			})))
+			if err != nil {
+				b.Fatal(err)
+			}
+			piece := random(64 << 10)
+			b.SetBytes(int64(len(piece)))
+			for range b.N {
+				if _, err := c.Write(piece); err != nil {
+					b.Fatal(err)
+				}
+			}
+			c.CloseWrite()
+			<-got
+			c.Close()
+		})
+	}
+}

@@ -1,0 +1,91 @@
+package vmm
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestParseNet(t *testing.T) {
+	n, err := ParseNet("user,fwd=8022:22,fwd=0.0.0.0:80:8080,fwd=[::1]:81:81,cidr=192.168.7.0/24,dns=192.0.2.1,mac=02:00:00:00:00:07")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Kind != NetUser || len(n.User.Forwards) != 3 || n.User.Resolver.String() != "192.0.2.1:53" || n.MAC != [6]byte{2, 0, 0, 0, 0, 7} {
+		t.Errorf("%+v", n)
+	}
+	for i, want := range []string{"127.0.0.1:8022 22", "0.0.0.0:80 8080", "[::1]:81 81"} {
+		f := n.User.Forwards[i]
+		if got := fmt.Sprint(f.Host, f.Guest); got != want {
+			t.Errorf("forward %d: %s, want %s", i, got, want)
+		}
+	}
+	if n, err = ParseNet("tap=tap0,ip=10.9.0.2/24,gw=10.9.0.1"); err != nil || n.Name != "tap0" || n.Address.String() != "10.9.0.2/24" || n.Gateway.String() != "10.9.0.1" {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if _, err := ParseNet("macvtap=m0"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseNetRefuses(t *testing.T) {
+	for text, faults := range map[string][]string{
+		"":                                  {"must be user"},
+		"bridge=br0":                        {"must be user"},
+		"stream=/x":                         {"must be user"},
+		"user=x":                            {"no name"},
+		"tap":                               {"1 to 15 bytes"},
+		"tap=" + strings.Repeat("x", 16):    {"1 to 15 bytes"},
+		"user,fwd=22,cidr=fd00::/64,mac=1":  {"fwd=22", "fd00::/64", "mac=1"},
+		"user,fwd=0:0,fwd=x:1:2,tap=1":      {"fwd=0:0", "fwd=x:1:2", `no "tap"`},
+		"user,fwd=1:2,fwd=1:3":              {"twice"},
+		"tap=t,cidr=10.0.0.0/8,gw=10.0.0.1": {`no "cidr"`, "without an address"},
+		"tap=t,mac=01:00:00:00:00:00":       {"group"},
+		"macvtap=m,mac=02:00:00:00:00:01":   {"interface's address"},
+	} {
+		_, err := ParseNet(text)
+		if err == nil {
+			t.Errorf("%q: accepted", text)
+			continue
+		}
+		for _, want := range faults {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: %v, without %q", text, err, want)
+			}
+		}
+	}
+}
+
+func TestNetFaults(t *testing.T) {
+	tap, err := ParseNet("tap=t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := ParseNet("user,fwd=1:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Kernel: "k", Memory: MinMemory, Nets: []Net{tap, tap, one, one}}
+	err = c.Validate()
+	if err == nil || !strings.Contains(err.Error(), "tap t is used twice") || !strings.Contains(err.Error(), "127.0.0.1:1 is forwarded twice") {
+		t.Errorf("%v", err)
+	}
+	user := Net{Kind: NetUser}
+	if a, b, again := tap.mac(0), user.mac(0), tap.mac(1); a == b || a != again || a[0] != 2 {
+		t.Errorf("addresses %x, %x, %x", a, b, again)
+	}
+}
+
+func FuzzParseNet(f *testing.F) {
+	f.Add("user,fwd=8022:22,cidr=10.0.0.0/8")
+	f.Add("tap=x,mac=02:00:00:00:00:01,ip=1.2.3.4/5")
+	f.Fuzz(func(t *testing.T, text string) {
+		n, err := ParseNet(text)
+		if err != nil {
+			return
+		}
+		if err := n.validate(); err != nil {
+			t.Errorf("%q was read and is not valid: %v", text, err)
+		}
+	})
+}
