@@ -136,7 +136,7 @@ func groupReason(c call, errno unix.Errno) string {
 			return "a driver of the host has the DMA of another member of the group, or interrupts cannot be isolated " +
 				"(told so late where iommufd stands in for containers)"
 		case unix.EAGAIN:
-			return "the kernel is busy with the device: try again"
+			return "someone else resets or configures the device all the time: look who does, and try again"
 		}
 	case callUnsetContainer:
 		if errno == unix.EBUSY {
@@ -161,6 +161,8 @@ func iommufdReason(c call, errno unix.Errno) string {
 			return "the device needs the VF token that it shares with its PF or its VFs (--device ADDRESS,token=UUID), with groups"
 		case unix.ENODEV:
 			return "the device is in no IOMMU group, or lost its driver: switch the IOMMU on, bind the device again"
+		case unix.EAGAIN:
+			return "someone else resets or configures the device all the time: look who does, and try again"
 		}
 		return ""
 	}

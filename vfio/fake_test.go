@@ -62,6 +62,7 @@ type fakeDevice struct {
 	masked  bool
 	unmask  int
 	resets  int
+	busy    int         // attempts to open it that fail
 	sriov   bool        // a physical function
 	pf      *fakeDevice // of a virtual one, where that has a VFIO driver
 	token   string      // of a physical one
@@ -363,6 +364,10 @@ func (f *fakeFile) deviceFD(name string) (int, error) {
 	d := f.kernel.find(func(d *fakeDevice) bool { return d.node.Name == name && d.node.Group == f.group })
 	if d == nil {
 		return -1, unix.ENODEV
+	}
+	if d.busy > 0 {
+		d.busy--
+		return -1, unix.EAGAIN
 	}
 	if err := f.kernel.checkToken(d, token); err != nil {
 		return -1, err

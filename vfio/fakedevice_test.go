@@ -17,6 +17,10 @@ func (f *fakeFile) deviceCall(c call, arg []byte) (int, error) {
 		if f.iommu != nil {
 			return -1, unix.EINVAL
 		}
+		if d.busy > 0 {
+			d.busy--
+			return -1, unix.EAGAIN
+		}
 		f.iommu = f.kernel.files[int(a.IOMMUFD)]
 		f.iommu.members++
 	case callAttach:

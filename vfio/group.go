@@ -75,7 +75,7 @@ func (g *group) openDevice(k kernel, n Node, c *counter) (file, error) {
 	if n.Token != "" {
 		name += " vf_token=" + n.Token
 	}
-	fd, err := g.file.controlBytes(callGetDeviceFD, append([]byte(name), 0))
+	fd, err := retryBusy(func() (int, error) { return g.file.controlBytes(callGetDeviceFD, append([]byte(name), 0)) })
 	if err != nil {
 		return nil, g.options.describe(n, callGetDeviceFD.fail(n.Name+" in "+filepath.Base(n.groupPath()), err))
 	}

@@ -55,7 +55,7 @@ func (s *ioas) attach(n Node, calls *counter) (file, error) {
 func (s *ioas) bind(n Node, f file) error {
 	bind := vfio.DeviceBind{IOMMUFD: int32(s.file.Int())}
 	bind.ArgSize = uint32(len(bytesOf(&bind)))
-	if _, err := f.controlBytes(callBind, bytesOf(&bind)); err != nil {
+	if _, err := retryBusy(func() (int, error) { return f.controlBytes(callBind, bytesOf(&bind)) }); err != nil {
 		return callBind.fail(n.Name, err)
 	}
 	// For a device that is attached already this would replace its address space and that of

@@ -11,11 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long Reset waits for someone who holds the device's lock in the kernel.
+// How long is waited for someone who holds a device's lock in the kernel.
 const (
-	resetTries = 50
-	resetPause = 10 * time.Millisecond
+	busyTries = 50
+	busyPause = 10 * time.Millisecond
 )
+
+// retryBusy repeats a call that resets a device, as opening it does too, while the device's lock
+// is held: EAGAIN (pci_try_reset_function).
+func retryBusy(fn func() (int, error)) (int, error) {
+	for try := 1; ; try++ {
+		n, err := fn()
+		if !errors.Is(err, unix.EAGAIN) || try == busyTries {
+			return n, err
+		}
+		time.Sleep(busyPause)
+	}
+}
 
 // CanReset reports whether the function can be reset by itself.
 func (d *Device) CanReset() bool { return d.canReset }
@@ -28,16 +40,10 @@ func (d *Device) Reset() error {
 		return feature.Missing("reset of "+d.node.Name,
 			"the function has no reset of its own: its state stays what the last user left, unless a hot reset is possible")
 	}
-	for try := 1; ; try++ {
-		_, err := d.file.control(callReset, 0)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EAGAIN) || try == resetTries {
-			return callReset.fail(d.node.Name, err)
-		}
-		time.Sleep(resetPause)
+	if _, err := retryBusy(func() (int, error) { return d.file.control(callReset, 0) }); err != nil {
+		return callReset.fail(d.node.Name, err)
 	}
+	return nil
 }
 
 // Affected is a function that a hot reset resets.

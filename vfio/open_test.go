@@ -41,3 +41,21 @@ func TestToken(t *testing.T) {
 	try(pf, other, unix.EACCES)
 	try(pf, token, 0)
 }
+
+// TestBusyDevice: a device whose lock someone holds for a moment is opened all the same.
+func TestBusyDevice(t *testing.T) {
+	for _, b := range backends {
+		d := fakePCI("0000:01:00.0", 1)
+		d.busy = 2
+		s, err := open(newFakeKernel(t, d), b, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Attach(d.node); err != nil || d.busy != 0 {
+			t.Errorf("%s: %v, busy %d", b, err, d.busy)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
