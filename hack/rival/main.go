@@ -44,7 +44,7 @@ func main() {
 	runs := flag.Int("runs", 7, "how often each runs")
 	image := flag.String("kernel", "", "the guest's bzImage")
 	kvmtool := flag.String("kvmtool", "", "a static lkvm, to be compared")
-	parts := flag.String("parts", "boot,disk", "what is compared")
+	parts := flag.String("parts", "boot", "what is compared: boot, disk")
 	stile := flag.String("stile", "bin/stile", "the stile to be compared")
 	flag.Parse()
 	if err := run(*runs, *image, *kvmtool, *stile, *parts); err != nil {
