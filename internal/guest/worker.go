@@ -56,9 +56,17 @@ func runWorker(s Spec) (vmm.Result, error) {
 	if err != nil {
 		return vmm.Result{}, err
 	}
-	vm, err := vmm.New(ctx, cfg)
+	claim, err := CheckDevices(s)
 	if err != nil {
 		return vmm.Result{}, err
+	}
+	if err := claim.Take(); err != nil {
+		return vmm.Result{}, err
+	}
+	claim.Apply(&cfg)
+	vm, err := vmm.New(ctx, cfg)
+	if err != nil {
+		return vmm.Result{}, errors.Join(err, claim.Release())
 	}
 	go func() { _, _ = io.Copy(os.Stdout, vm.Agent()) }() // ends with the VM
 	go func() {
@@ -66,7 +74,7 @@ func runWorker(s Spec) (vmm.Result, error) {
 		cancel() // who wanted the VM is gone
 	}()
 	result, err := vm.Run(ctx)
-	return result, errors.Join(err, vm.Close())
+	return result, errors.Join(err, vm.Close(), claim.Release())
 }
 
 // LabGuest is a guest in the nested host, with its agent connected from here.
