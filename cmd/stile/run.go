@@ -64,6 +64,9 @@ triple fault, a locked-up CPU, an agent that is lost or does not answer for a mi
 125 if stile or the set-up failed. --json says which without ambiguity. --keep-going
 leaves such a guest as it is, until --timeout or a signal ends it.
 
+stile ps shows the VMs that run, stile ctl steers them, stile console and stile logs show
+their consoles; --name gives a VM a name for that.
+
 SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed to the command once; a second one ends
 the VM at once. Ctrl-A x ends a VM whose console is on the terminal.`
 
@@ -71,6 +74,7 @@ const runExamples = `  stile run -- uname -a
   echo hi | stile run -- sh -c 'cat; exit 7'
   stile run -c 2 -m 1G -- make check
   stile run --root uroot -- ls /
+  stile run --name web --vsock auto --balloon -- ./server
   stile run -k vmlinuz -i initramfs.cpio -a 'foo=bar'`
 
 func newRunCommand() *cobra.Command {

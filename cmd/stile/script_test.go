@@ -36,7 +36,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	tools = dir
-	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/network"} {
+	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network"} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

@@ -194,6 +194,9 @@ func sweep(dir string) {
 			}
 			continue
 		}
+		if !strings.HasSuffix(e.Name(), SocketSuffix) {
+			continue // somebody else's, such as one for a vsock port of the host
+		}
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()

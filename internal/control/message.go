@@ -25,6 +25,9 @@ const (
 	OpResize   Op = "resize"   // the disk Disk gets Size bytes
 	OpConsole  Op = "console"  // attach to the console: its latest output, what follows, and input
 	OpLog      Op = "log"      // its output alone
+	// OpAccept waits for a guest in the nested host to connect to a vsock port of the host, and says in
+	// Reply.Port which. The client then writes a byte to accept the connection, which follows.
+	OpAccept Op = "accept"
 )
 
 // Request is one request.
@@ -37,7 +40,7 @@ type Request struct {
 // Validate reports what no VM can do.
 func (r *Request) Validate() error {
 	switch r.Op {
-	case OpInfo, OpShutdown, OpReboot, OpKill, OpBalloon, OpConsole, OpLog:
+	case OpInfo, OpShutdown, OpReboot, OpKill, OpBalloon, OpConsole, OpLog, OpAccept:
 		return nil
 	case OpResize:
 		if r.Disk == "" || r.Size == 0 {
@@ -52,6 +55,7 @@ func (r *Request) Validate() error {
 type Reply struct {
 	Error string `json:"error,omitempty"` // why it can't be, "" if it is done
 	Info  *Info  `json:"info,omitempty"`
+	Port  uint32 `json:"port,omitempty"`
 }
 
 // State is what a VM is doing.

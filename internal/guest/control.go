@@ -23,6 +23,8 @@ type Control struct {
 	server  *control.Server // nil where none could be made
 	kill    context.CancelCauseFunc
 	vsock   *vmm.Vsock
+	closing chan struct{} // closed when Close begins
+	dialled chan *dialled // guest's connections for whoever asks OpAccept; nil but in the nested host
 
 	mu     sync.Mutex
 	info   control.Info
@@ -52,7 +54,7 @@ func LogDir() (string, error) {
 // NewControl makes the control socket of a VM that is about to be made of s; on says where. kill ends the attempt to. A
 // VM whose name nobody chose does without a socket where none can be made. The caller closes it.
 func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error) {
-	c := &Control{console: control.NewConsole(), kill: kill, info: describe(s.withDefaults(), on)}
+	c := &Control{console: control.NewConsole(), closing: make(chan struct{}), kill: kill, info: describe(s.withDefaults(), on)}
 	id := &c.info.ID
 	if *id == "" {
 		*id = control.NewID()
@@ -60,6 +62,10 @@ func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error
 	var err error
 	if c.vsock, err = s.vsockOf(*id); err != nil {
 		return nil, err
+	}
+	if c.vsock != nil && Nested() {
+		c.dialled = make(chan *dialled)
+		c.vsock.Dial = c.dial
 	}
 	if c.vsock != nil {
 		c.info.Vsock = &control.Vsock{CID: c.vsock.CID, Path: c.vsock.Path}
@@ -164,6 +170,8 @@ func (c *Control) Handle(ctx context.Context, r *control.Request) (control.Reply
 		return control.Reply{Info: &info}, nil, nil
 	case control.OpLog:
 		return control.Reply{}, c.stream(nil), nil
+	case control.OpAccept:
+		return c.accept()
 	case control.OpConsole:
 		return control.Reply{}, c.stream(t), nil
 	}
@@ -225,6 +233,7 @@ func (c *Control) Close() error {
 		errs = append(errs, log.Close())
 	}
 	if server != nil {
+		close(c.closing)
 		errs = append(errs, server.Close())
 	}
 	return errors.Join(errs...)

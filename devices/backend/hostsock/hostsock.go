@@ -90,9 +90,14 @@ func abandoned(path string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
+// PortPath returns the path of the socket that stands for a port of the host, beside path.
+func PortPath(path string, port uint32) string {
+	return path + "_" + strconv.FormatUint(uint64(port), 10)
+}
+
 // Dial connects to what stands for a port of the host.
 func (s *Socket) Dial(port uint32) (*net.UnixConn, error) {
-	return net.DialUnix("unix", nil, &net.UnixAddr{Name: s.path + "_" + strconv.FormatUint(uint64(port), 10), Net: "unix"})
+	return net.DialUnix("unix", nil, &net.UnixAddr{Name: PortPath(s.path, port), Net: "unix"})
 }
 
 // Serve takes clients until Close, each on a goroutine of its own. It returns at once.
