@@ -19,8 +19,9 @@ const nestedRun = "/run/stile"
 // nestedTarget steers a VM through the control socket of the stile in the nested host that
 // runs it.
 type nestedTarget struct {
-	host *LabHost
 	id   string
+	dial func(ctx context.Context, socket string) (net.Conn, error) // by the socket's name there
+	gone <-chan struct{}                                            // closed when the nested host is
 
 	found atomic.Bool // the nested stile's socket
 
@@ -32,7 +33,10 @@ type nestedTarget struct {
 // returned function waits until c has all of that VM's console, or until it is clear that
 // it won't come.
 func (c *Control) Follow(host *LabHost) (done func(), err error) {
-	t := &nestedTarget{host: host, id: c.ID()}
+	session := host.Session()
+	t := &nestedTarget{id: c.ID(), gone: session.Done(), dial: func(ctx context.Context, socket string) (net.Conn, error) {
+		return session.Dial(ctx, "unix", path.Join(nestedRun, socket))
+	}}
 	relay, err := t.relay(c.vsock)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func (t *nestedTarget) follow(ctx context.Context, w io.Writer) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.host.Session().Done():
+		case <-t.gone:
 			return
 		case <-time.After(wait):
 		}
@@ -92,7 +96,7 @@ func (t *nestedTarget) open(ctx context.Context, r *control.Request) (net.Conn, 
 }
 
 func (t *nestedTarget) exchange(ctx context.Context, r *control.Request) (net.Conn, *control.Reply, error) {
-	conn, err := t.host.Session().Dial(ctx, "unix", path.Join(nestedRun, t.id+control.SocketSuffix))
+	conn, err := t.dial(ctx, t.id+control.SocketSuffix)
 	if err != nil {
 		return nil, nil, err
 	}

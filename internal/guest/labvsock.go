@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +43,7 @@ func (t *nestedTarget) relay(v *vmm.Vsock) (end func(), err error) {
 func (t *nestedTarget) carry(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	peer, err := t.host.Session().Dial(ctx, "unix", path.Join(nestedRun, t.id+control.VsockSuffix))
+	peer, err := t.dial(ctx, t.id+control.VsockSuffix)
 	if err != nil {
 		return // the client finds out
 	}
