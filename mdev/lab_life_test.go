@@ -137,32 +137,6 @@ func TestLabRemoveAndUnbind(t *testing.T) {
 	}
 }
 
-// TestLabChurn makes and ends devices in all ways, with removals and unbindings that meet.
-func TestLabChurn(t *testing.T) {
-	h := labHost(t)
-	w := labWrap(t, h, network)
-	for range 50 {
-		check(t, h.Remove(w.UUID, mdev.RemoveOptions{}))
-		_, err := h.Create(network, "type1", w.UUID)
-		check(t, err)
-	}
-	for range 20 {
-		removed := make(chan error)
-		go func() { removed <- write("/sys/bus/mdev/devices/"+w.UUID+"/remove", "1") }()
-		check(t, write(donorFolder+"/unbind", network))
-		<-removed
-		check(t, write("/sys/bus/pci/drivers_probe", network))
-		_, err := h.Create(network, "type1", w.UUID)
-		check(t, err)
-	}
-	check(t, unix.DeleteModule("vfio_mdev_pci", 0))
-	if driver(network) != "" || exists("/sys/bus/mdev/devices/"+w.UUID) {
-		t.Error("something outlived the module")
-	}
-	ensure(t)
-	check(t, write("/sys/bus/pci/drivers_probe", network))
-}
-
 // killVariable makes TestLabVictim wrap and unwrap a function and kill itself before write N, counted from 0.
 const killVariable = "STILE_MDEV_KILL"
 
@@ -202,6 +176,30 @@ func TestLabKilled(t *testing.T) {
 			t.Errorf("write %d: it is on %q", n, got)
 		}
 		wantNothing(t, h)
+	}
+}
+
+// TestLabSRIOV: a virtual function can be wrapped; its physical one only while it has none, and it gets none meanwhile.
+func TestLabSRIOV(t *testing.T) {
+	const physical, folder = "0000:07:00.0", "/sys/bus/pci/devices/0000:07:00.0/"
+	h := labHost(t)
+	check(t, write(folder+"sriov_numvfs", "1"))
+	virtual, err := os.Readlink(folder + "virtfn0")
+	check(t, err)
+	_, err = h.Wrap(bdf(t, physical), mdev.WrapOptions{})
+	wantError(t, err, "1 virtual function of it ends with its driver")
+	t.Run("virtual", func(t *testing.T) {
+		w := labWrap(t, h, filepath.Base(virtual))
+		if w.Group.Viability.Viable {
+			attach(t, open(t, vfio.Legacy), w.UUID)
+		} else if v := w.Group.Viability; !strings.Contains(v.Reason, physical) {
+			t.Errorf("with its physical function in its group: %+v", v)
+		}
+	})
+	check(t, write(folder+"sriov_numvfs", "0"))
+	w := labWrap(t, h, physical)
+	if err := write(folder+"sriov_numvfs", "1"); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("virtual functions of %s, which is wrapped: %v", w.UUID, err)
 	}
 }
 
@@ -272,13 +270,4 @@ func unload(module string) error {
 		return nil
 	}
 	return err
-}
-
-// TestAfterLab runs after the lab tests: the kernel has found nothing wrong.
-func TestAfterLab(t *testing.T) {
-	labHost(t)
-	log := kernelLog(t)
-	if found := regexp.MustCompile(`(?m)^.*(WARNING:|BUG:|Oops|Call Trace|refcount_t|KASAN).*$`).FindAllString(log, -1); len(found) > 0 {
-		t.Errorf("the kernel's log has %q:\n%s", found, log)
-	}
 }

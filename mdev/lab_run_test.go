@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -60,9 +61,9 @@ func inLab(t *testing.T, cache *images.Cache, name string, k *distro.Kernel, ok 
 		t.Fatal(err)
 	}
 	var output bytes.Buffer
-	for _, tests := range []string{"^TestLab", "^TestAfterLab$"} {
+	for _, tests := range []string{"^TestLab", "^TestAfterLab$", "^TestLastLockdown$"} {
 		run := host.Command(t.Context(), self, "-test.v", "-test.run="+tests)
-		run.Env = []string{labVariable + "=" + vfioTests, images.EnvCache + "=" + cache.Dir()}
+		run.Env = []string{labVariable + "=" + vfioTests, images.EnvCache + "=" + cache.Dir(), "STILE_SOAK=" + os.Getenv("STILE_SOAK")}
 		run.Stdout, run.Stderr = &output, &output
 		if err := run.Run(); err != nil {
 			t.Errorf("%s: %v:\n%s", tests, err, output.String())
@@ -71,6 +72,9 @@ func inLab(t *testing.T, cache *images.Cache, name string, k *distro.Kernel, ok 
 	text := output.String()
 	if strings.Count(text, "\n--- PASS: TestLabPoint") != 6 {
 		t.Errorf("not all six points passed:\n%s", text)
+	}
+	for _, line := range regexp.MustCompile(`SOAK .*`).FindAllString(text, -1) {
+		t.Log(line)
 	}
 	t.Logf("%d passed, %d skipped", strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"))
 }

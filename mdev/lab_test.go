@@ -46,11 +46,16 @@ func labHost(t *testing.T) *mdev.Host {
 
 func ensure(t *testing.T) {
 	t.Helper()
-	cache, err := images.Open("")
-	check(t, err)
-	m, err := mdev.RunningModule(cache, func(what string) { t.Log(what) })
+	m, err := runningModule(t)
 	check(t, err)
 	check(t, m.Ensure(t.Context()))
+}
+
+func runningModule(t *testing.T) (*mdev.Module, error) {
+	t.Helper()
+	cache, err := images.Open("")
+	check(t, err)
+	return mdev.RunningModule(cache, func(what string) { t.Log(what) })
 }
 
 func check(t *testing.T, err error) {
