@@ -78,3 +78,17 @@ func TestMachineRoom(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// BenchmarkTake is what waiting for room costs a VM that need not wait.
+func BenchmarkTake(b *testing.B) {
+	r := MachineRoom()
+	r.path = filepath.Join(b.TempDir(), "room")
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := r.Take(b.Context(), 512<<20, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		p.Release()
+	}
+}
