@@ -15,7 +15,7 @@ import (
 const EnvDir = "STILE_RUN_DIR"
 
 // Dir returns the folder of the sockets and makes it: what EnvDir names, else stile in the
-// user's runtime folder ($XDG_RUNTIME_DIR), else /run/stile for root, else one for temporary
+// user's own runtime folder ($XDG_RUNTIME_DIR), else /run/stile for root, else one for temporary
 // files. It is the caller's alone.
 func Dir() (string, error) {
 	dir := dirName()
@@ -36,13 +36,20 @@ func dirName() string {
 	if dir := os.Getenv(EnvDir); dir != "" {
 		return dir
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+	// sudo and the like may leave that of the user who called them.
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && owned(dir) {
 		return filepath.Join(dir, "stile")
 	}
 	if os.Getuid() == 0 {
 		return "/run/stile"
 	}
 	return filepath.Join(os.TempDir(), "stile-run-"+strconv.Itoa(os.Getuid()))
+}
+
+// owned reports whether a folder is the caller's.
+func owned(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && int(st.Uid) == os.Getuid()
 }
 
 // SocketSuffix follows the ID in the name of a socket.
