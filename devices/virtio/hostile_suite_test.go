@@ -142,6 +142,31 @@ func TestHostile9P(t *testing.T) {
 	})
 }
 
+func TestHostileBlk(t *testing.T) {
+	testHostile(t, func(t testing.TB) virtio.Device {
+		dev, err := virtio.NewBlk(virtio.BlkOptions{Image: newMemDisk(), Queues: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dev
+	})
+}
+
+// The network has frames for the guest from the start.
+func TestHostileNet(t *testing.T) {
+	testHostile(t, func(t testing.TB) virtio.Device {
+		w := newWire(2)
+		for i := range 100 {
+			w.pair(i % 2).toGuest <- frame(14 + i*10)
+		}
+		dev, err := virtio.NewNet(testMAC, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dev
+	})
+}
+
 func TestHostileEcho(t *testing.T) {
 	testHostile(t, func(testing.TB) virtio.Device { return &echo{} })
 }
