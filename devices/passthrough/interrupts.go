@@ -26,7 +26,8 @@ type interrupts struct {
 	msix   *pci.MSIX
 
 	mu      sync.Mutex
-	running bool // between start and stop
+	started bool // and not stopped
+	running bool // started, and not silent
 	wire    Wire
 	mode    vfio.IRQ
 	vectors map[vfio.IRQ][]irq.Vector // of MSI and MSI-X, nil where the guest has not used one yet
@@ -58,7 +59,7 @@ func (x *interrupts) useMSIX(m *pci.MSIX) {
 func (x *interrupts) start(gsi uint32) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.running, x.mode, x.last = true, off, off
+	x.started, x.running, x.mode, x.last = true, true, off, off
 	x.vectors, x.entered = make(map[vfio.IRQ][]irq.Vector), make(map[string]uint64)
 	if !x.hasPin {
 		return nil
@@ -232,14 +233,14 @@ func (x *interrupts) revive() {
 	}
 }
 
-// stop switches all off.
+// stop switches all off, also after silence: a reset may have failed between that and revive.
 func (x *interrupts) stop() error {
 	x.mu.Lock()
-	if !x.running {
+	if !x.started {
 		x.mu.Unlock()
 		return nil
 	}
-	x.running = false
+	x.started, x.running = false, false
 	errs := []error{x.f.hw.DisableIRQs()}
 	if x.wire != nil {
 		errs = append(errs, x.wire.Close())

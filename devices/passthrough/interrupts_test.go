@@ -308,3 +308,18 @@ func TestHostileGuest(t *testing.T) {
 		t.Errorf("%d parts mapped and %d vectors open at the end", m.mapped(), m.irqs.Open())
 	}
 }
+
+// TestCloseInReset: a machine's reset that fails half way leaves nothing open.
+func TestCloseInReset(t *testing.T) {
+	m := plug(t, withMSIX(endpoint()))
+	m.write(pci.RegCommand, 2, pci.CommandMemory)
+	m.write(msixCap+2, 2, msixOn)
+	m.unmask(0)
+	check(t, m.f.Silence())
+	m.hw.since()
+	check(t, m.f.Close())
+	m.want("close", "DisableIRQs ", "CloseWire ", "write config 0x4 0000")
+	if m.irqs.Open() != 0 {
+		t.Errorf("%d vectors are left", m.irqs.Open())
+	}
+}
