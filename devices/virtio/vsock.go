@@ -53,6 +53,7 @@ type Vsock struct {
 	active   bool
 	lastPort uint32
 	workers  sync.WaitGroup
+	waiter   sync.WaitGroup // for a reset to begin
 }
 
 // NewVsock makes a device with the guest's context ID, MinCID to MaxCID. dial connects to what
@@ -88,7 +89,7 @@ func (v *Vsock) Activate(a *Activation) error {
 	v.active = true
 	v.mu.Unlock()
 	// Who waits for the guest's buffers, its packets' goroutine too, must not hold a reset up.
-	v.workers.Go(func() {
+	v.waiter.Go(func() {
 		<-a.Done
 		v.rx.detach()
 	})
@@ -97,7 +98,7 @@ func (v *Vsock) Activate(a *Activation) error {
 
 // Reset implements Device. All connections end.
 func (v *Vsock) Reset() {
-	v.rx.detach()
+	v.waiter.Wait() // it must not detach the next driver's queue
 	v.mu.Lock()
 	v.active = false
 	var all []*vsockConn
