@@ -252,10 +252,12 @@ func (q *tapQueue) Receive(frame []byte, wait bool) (int, error) {
 			return n, nil
 		case err == unix.EINTR:
 			continue
-		case err != unix.EAGAIN:
+		case err != unix.EAGAIN && err != unix.EBADFD:
 			return 0, fmt.Errorf("tap: %w", err)
 		case !wait:
 			return 0, nil
+		case err == unix.EBADFD: // drivers/net/tun.c: not attached, as while SetActive is under way
+			return 0, q.awaitInterrupt()
 		}
 		if _, err := sys.Retry(func() (int, error) { return unix.Poll(q.fds[:], -1) }); err != nil {
 			return 0, fmt.Errorf("wait for the tap: %w", err)
