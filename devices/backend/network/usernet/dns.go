@@ -56,8 +56,11 @@ func (s *Stack) resolve(guest *gonet.UDPConn) {
 	var pending sync.WaitGroup
 	defer pending.Wait()
 	buf := make([]byte, maxDatagram)
-	for s.ctx.Err() == nil {
+	for {
 		_ = guest.SetReadDeadline(time.Now().Add(udpIdle)) // fails only when closed
+		if s.ctx.Err() != nil {
+			return // the deadline of its end may have come before
+		}
 		n, err := guest.Read(buf)
 		if err != nil {
 			return
