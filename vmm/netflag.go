@@ -47,8 +47,9 @@ func (n *Net) set(key, value string) (err error) {
 		n.MAC, err = parseMAC(value)
 	case key == "fwd" && user:
 		var f usernet.Forward
-		f, err = parseForward(value)
-		n.User.Forwards = append(n.User.Forwards, f)
+		if f, err = parseForward(value); err == nil {
+			n.User.Forwards = append(n.User.Forwards, f)
+		}
 	case key == "cidr" && user:
 		n.User.CIDR, err = netip.ParsePrefix(value)
 	case key == "dns" && user:

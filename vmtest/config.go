@@ -21,7 +21,7 @@ type Config struct {
 	Append  []string      // words for the kernel's command line
 	CPUs    int           // 0 is one
 	Memory  uint64        // bytes; 0 is 512 MiB
-	Root    string        // "host", "none", "uroot" or a folder; "" is "host"
+	Root    string        // "host", "none", "uroot", a folder or a disk image; "" is "host"
 	Folders []Folder      // of the host, mounted in the guest
 	Disks   []Disk        // /dev/vda and on; one that is written to makes PowerOff so
 	Net     []string      // network cards, as stile run --net takes them: "user,fwd=8022:22"

@@ -32,7 +32,11 @@ func Device(t testing.TB, name string) string {
 		return ""
 	}
 	testenv.Short(t)
-	place, _, err := guest.Choose(os.Getenv(envOn))
+	on := os.Getenv(envOn)
+	if err := guest.CheckPlace(on); err != nil {
+		t.Fatalf("vmtest: %s: %v", envOn, err)
+	}
+	place, _, err := guest.Choose(on)
 	if err != nil {
 		testenv.Missing(t, "lab", err.Error())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,9 +28,11 @@ const ctlHelp = `Steer a running VM through its control socket. ID is what stile
 // the agent, and not waited for.
 const ctlLimit = time.Minute
 
-// actions are what stile ctl can do, with the number of their arguments.
-func actions() map[string]int {
-	return map[string]int{"status": 0, "shutdown": 0, "reboot": 0, "kill": 0, "balloon": 1, "resize": 2}
+// actions are what stile ctl can do, with their arguments.
+func actions() map[string][]string {
+	return map[string][]string{
+		"status": nil, "shutdown": nil, "reboot": nil, "kill": nil, "balloon": {"SIZE"}, "resize": {"DISK", "SIZE"},
+	}
 }
 
 func newCtlCommand() *cobra.Command {
@@ -77,12 +80,13 @@ func steer(ctx context.Context, id, action string, args []string) error {
 }
 
 func parseAction(action string, args []string) (*control.Request, error) {
-	n, ok := actions()[action]
+	wanted, ok := actions()[action]
 	if !ok {
 		return nil, fmt.Errorf("action %q is unknown: there are status, shutdown, reboot, kill, balloon and resize", action)
 	}
-	if len(args) != n {
-		return nil, fmt.Errorf("%s takes %d arguments, not %d; see stile ctl --help", action, n, len(args))
+	if len(args) != len(wanted) {
+		use := strings.Join(append([]string{"stile ctl ID", action}, wanted...), " ")
+		return nil, fmt.Errorf("%s: %d arguments; write %s", action, len(args), use)
 	}
 	r := &control.Request{Op: control.Op(action)}
 	var err error

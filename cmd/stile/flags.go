@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -11,6 +13,35 @@ import (
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/vmm"
 )
+
+// What flags of several commands say.
+const (
+	kernelUsage  = "kernel: a bzImage or vmlinux, a folder where one was built, a packaged version such as 6.12, or host (default: stile's own)"
+	modulesUsage = "the kernel's lib/modules/RELEASE folder (default: the one that belongs to it)"
+	deviceUsage  = "device of the host to pass through: a PCI ADDRESS, ADDRESS,bind to bind it for the run, or a mediated device's UUID; repeatable"
+)
+
+// checkCPUs refuses none, which elsewhere stands for the default.
+func checkCPUs(n int) error {
+	if n == 0 {
+		return fmt.Errorf("%w: 0 CPUs: must be 1 to %d", vmm.ErrConfig, vmm.MaxCPUs)
+	}
+	return nil
+}
+
+// checkOutput refuses a file that can't be written to for want of its folder; - is no file. It makes nothing.
+func checkOutput(flag, path string) error {
+	if path == "" || path == "-" {
+		return nil
+	}
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return fmt.Errorf("%s %s: it is a folder", flag, path)
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%s %s: %w", flag, path, err)
+	}
+	return nil
+}
 
 // sizeFlag is a number of bytes with a unit. A bare number is refused, because tools
 // disagree whether it means bytes or megabytes.
@@ -85,7 +116,7 @@ func suggestFlag(c *cobra.Command, err error) string {
 	if !ok {
 		return ""
 	}
-	best, distance := "", 3
+	best, distance := "", min(3, len(name)/2+1)
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		if d := editDistance(name, f.Name); d < distance {
 			best, distance = f.Name, d

@@ -74,5 +74,21 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 	root.AddCommand(newTestCommand(), newTestExecCommand())
 	root.AddCommand(newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand(), newManCommand())
 	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
+	pointToHelp(root)
 	return root
+}
+
+// pointToHelp has complaints about the number of arguments say where the right one is told.
+func pointToHelp(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		pointToHelp(sub)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -74,11 +75,14 @@ const runExamples = `  stile run -- uname -a
   echo hi | stile run -- sh -c 'cat; exit 7'
   stile run -c 2 -m 1G -- make check
   stile run --root uroot -- ls /
+  stile run -k 6.12 --net user,fwd=8080:80 -- ./server
+  stile run --rw /src=. --disk data.img -- make -C /src
+  stile run --device 0000:01:00.0,bind -- lspci
   stile run --name web --vsock auto --balloon -- ./server
   stile run -k vmlinuz -i initramfs.cpio -a 'foo=bar'`
 
 func newRunCommand() *cobra.Command {
-	f := &runFlags{memory: guest.DefaultMemory}
+	f := new(runFlags)
 	c := &cobra.Command{
 		Use:     "run [flags] [--] [COMMAND [ARG]...]",
 		Short:   "Boot a VM and run a command in it",
@@ -89,20 +93,25 @@ func newRunCommand() *cobra.Command {
 			return f.run()
 		},
 	}
-	fs := c.Flags()
+	f.add(c.Flags())
+	return c
+}
+
+func (f *runFlags) add(fs *pflag.FlagSet) {
+	f.memory = guest.DefaultMemory
 	fs.SetInterspersed(false) // the command's own flags are not ours
 	fs.SetNormalizeFunc(normalizeFlag)
 	fs.SortFlags = false
-	fs.StringVarP(&f.spec.Kernel, "kernel", "k", "", "kernel: a bzImage or vmlinux, a folder where one was built, a packaged version such as 6.12, or host (default: stile's own)")
+	fs.StringVarP(&f.spec.Kernel, "kernel", "k", "", kernelUsage)
 	fs.StringArrayVarP(&f.spec.Initramfs, "initramfs", "i", nil, "initramfs (cpio) to unpack in the guest; repeatable")
-	fs.StringVar(&f.spec.Modules, "modules", "", "the kernel's lib/modules/RELEASE folder (default: the one that belongs to it)")
+	fs.StringVar(&f.spec.Modules, "modules", "", modulesUsage)
 	fs.StringArrayVarP(&f.spec.Append, "append", "a", nil, "words to add to the kernel's command line; repeatable")
 	fs.IntVarP(&f.spec.CPUs, "cpus", "c", 1, "number of CPUs")
 	fs.VarP(&f.memory, "memory", "m", "guest RAM, such as 512M or 2G")
 	fs.StringVar(&f.spec.Root, "root", guest.RootHost, "the guest's root: host, none, uroot, a folder, or a disk image whose changes are thrown away")
 	addFolderFlags(fs, &f.spec.Folders)
 	addDiskFlag(fs, &f.spec.Disks)
-	fs.StringArrayVar(&f.spec.Nets, "net", nil, "network card: user[,fwd=[HOSTIP:]PORT:GUESTPORT][,cidr=NETWORK], tap=NAME or macvtap=NAME, see docs/networks.md; repeatable (default: none)")
+	fs.StringArrayVar(&f.spec.Nets, "net", nil, "network card: user[,fwd=[HOSTIP:]PORT:GUESTPORT]…, tap=NAME[,ip=ADDRESS/BITS] or macvtap=NAME, see docs/networks.md; repeatable (default: none)")
 	fs.StringArrayVar(&f.env, "env", nil, "KEY=VALUE for the command's environment, or KEY to carry it over; repeatable")
 	fs.StringVar(&f.user, "user", "", "run the command as this user of the guest: NAME, UID or UID:GID (default: root)")
 	fs.StringVar(&f.dir, "cwd", "", "working directory in the guest (default: the current one with --root host)")
@@ -112,14 +121,14 @@ func newRunCommand() *cobra.Command {
 	fs.StringVar(&f.onOops, "on-oops", string(vmm.Warn), "when the guest's kernel tells of a fault that it survives: warn, or stop the VM")
 	fs.BoolVar(&f.spec.KeepGoing, "keep-going", false, "leave a guest that panics, hangs or does not come up as it is, for a debugger")
 	fs.BoolVar(&f.rng, "rng", true, "give the guest a random number device (virtio-rng)")
-	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end; without devices it is just stopped")
+	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end, as one with devices or disks that it writes to is anyway")
 	fs.StringVar(&f.spec.OnReboot, "on-reboot", string(vmm.RebootExit), "when the guest reboots: exit, or reset the VM and boot it again")
 	fs.StringVar(&f.spec.Name, "name", "", "the VM's ID for stile ps, ctl, console and logs (default: one that is made up)")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
 	fs.Var(vsockFlag{&f.spec.Vsock}, "vsock", "a vsock device with context ID CID or auto, and a UNIX socket on this side: CID[,path=PATH]")
 	fs.BoolVar(&f.spec.Balloon, "balloon", false, "let the guest give memory back: what it has free, and what stile ctl ID balloon asks for")
-	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS, or ADDRESS,bind to bind it for the run; repeatable")
+	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
 	fs.StringVar(&f.spec.VFIO, "vfio", "", "VFIO's interface to use: legacy (groups) or iommufd (default: what there is)")
 	fs.StringVar(&f.spec.OnUnplug, "on-unplug", string(vmm.Stop), "when the host wants a device back: stop the VM, or warn")
 	fs.StringVar(&f.spec.OnDeviceError, "on-device-error", string(vmm.Stop), "when a device reports an error that its hardware could not correct: stop the VM, or warn")
@@ -128,15 +137,19 @@ func newRunCommand() *cobra.Command {
 	fs.StringVar(&f.lab.Topology, "topology", "", "the lab's devices: a topology's name or file, see stile lab (default: none; all with --device)")
 	fs.StringVar(&f.lab.Kernel, "lab-kernel", "", "the lab's kernel, see stile lab")
 	fs.BoolVarP(&f.spec.Verbose, "verbose", "v", false, "show the kernel's messages on stderr")
-	return c
+}
+
+// apply brings into the spec what its flags are not bound to.
+func (f *runFlags) apply() {
+	f.spec.Memory, f.spec.NoRNG, f.spec.Command = uint64(f.memory), !f.rng, f.args
+	f.spec.StopOnOops = f.onOops == string(vmm.Stop)
 }
 
 // consoleMode reports whether the kernel and the initramfs are booted as they are.
 func (f *runFlags) consoleMode() bool { return len(f.spec.Initramfs) > 0 && len(f.args) == 0 }
 
 func (f *runFlags) run() error {
-	f.spec.Memory, f.spec.NoRNG, f.spec.Command = uint64(f.memory), !f.rng, f.args
-	f.spec.StopOnOops = f.onOops == string(vmm.Stop)
+	f.apply()
 	if err := f.validate(); err != nil {
 		return f.fail(err)
 	}
@@ -161,9 +174,9 @@ func (f *runFlags) run() error {
 
 // validate reports every fault of the command line at once.
 func (f *runFlags) validate() error {
-	faults := []error{f.spec.Validate()}
-	if f.spec.CPUs == 0 {
-		faults = append(faults, fmt.Errorf("%w: 0 CPUs: must be 1 to %d", vmm.ErrConfig, vmm.MaxCPUs))
+	faults := []error{
+		f.spec.Validate(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.on),
+		checkOutput("--console-log", f.consoleLog), checkOutput("--json", f.json),
 	}
 	if f.onOops != string(vmm.Stop) && f.onOops != string(vmm.Warn) {
 		faults = append(faults, fmt.Errorf("--on-oops %q: must be %s or %s", f.onOops, vmm.Stop, vmm.Warn))

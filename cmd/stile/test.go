@@ -29,13 +29,13 @@ func (f *testFlags) add(fs *pflag.FlagSet) {
 	fs.SetInterspersed(false) // the rest is for go test, or the test binary
 	fs.SetNormalizeFunc(normalizeFlag)
 	fs.SortFlags = false
-	fs.StringVar(&f.spec.Kernel, "kernel", "", "kernel to boot: a bzImage or an ELF vmlinux (default: stile's own)")
-	fs.StringVar(&f.spec.Modules, "modules", "", "the kernel's lib/modules/RELEASE folder, where virtio and 9p are modules")
+	fs.StringVar(&f.spec.Kernel, "kernel", "", kernelUsage)
+	fs.StringVar(&f.spec.Modules, "modules", "", modulesUsage)
 	fs.StringArrayVar(&f.spec.Append, "append", nil, "words to add to the kernel's command line; repeatable")
 	fs.IntVar(&f.spec.CPUs, "cpus", 1, "number of CPUs")
 	fs.Var(&f.memory, "memory", "guest RAM, such as 512M or 2G")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
-	fs.StringArrayVar(&f.spec.Devices, "device", nil, "PCI function of the host to pass through: ADDRESS or ADDRESS,bind; repeatable")
+	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
 	fs.StringVar(&f.where.On, "on", "auto", "where to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
 	fs.StringVar(&f.where.Lab.Topology, "topology", "", "the lab's devices, see stile lab (default: none; all with --device)")
 	fs.StringVar(&f.where.Lab.Kernel, "lab-kernel", "", "the lab's kernel, see stile lab")
@@ -96,19 +96,20 @@ func newTestCommand() *cobra.Command {
 			return c.Help()
 		}
 		if err := c.Flags().Parse(own); err != nil {
-			return fmt.Errorf("%w; see stile test --help", err)
+			return c.FlagErrorFunc()(c, err)
 		}
 		return f.test(c.Flags(), rest)
 	}
 	return c
 }
 
-// splitTestArgs returns the flags of fs at the start of args, and the rest. Each of them takes a value.
+// splitTestArgs returns the flags of fs at the start of args, and the rest. Each of them takes a value, but for cobra's --help,
+// which is left to the rest.
 func splitTestArgs(fs *pflag.FlagSet, args []string) (own, rest []string) {
 	for i := 0; i < len(args); i++ {
 		flag, ok := strings.CutPrefix(args[i], "--")
 		name, _, hasValue := strings.Cut(flag, "=")
-		if !ok || fs.Lookup(name) == nil {
+		if !ok || name == "help" || fs.Lookup(name) == nil {
 			return args[:i], args[i:]
 		}
 		if !hasValue {
@@ -137,10 +138,15 @@ it did not boot in time, 125 if stile failed.`,
 	return c
 }
 
+// validate reports every fault of stile's own flags.
+func (f *testFlags) validate() error {
+	f.spec.Memory = uint64(f.memory)
+	return errors.Join(f.spec.Validate(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.where.On))
+}
+
 // test becomes go test.
 func (f *testFlags) test(fs *pflag.FlagSet, args []string) error {
-	f.spec.Memory = uint64(f.memory)
-	if err := f.spec.Validate(); err != nil { // once, and not for each package
+	if err := f.validate(); err != nil { // once, and not for each package
 		return err
 	}
 	own, err := f.arguments(fs)
@@ -186,10 +192,15 @@ func quoteWords(words []string) (string, error) {
 
 // exec runs a test binary and returns its exit status as an error.
 func (f *testFlags) exec(args []string) error {
-	f.spec.Memory = uint64(f.memory)
+	if err := f.validate(); err != nil {
+		return err
+	}
 	binary, err := filepath.Abs(args[0])
 	if err != nil {
 		return err
+	}
+	if _, err := exec.LookPath(binary); err != nil {
+		return fmt.Errorf("test binary: %w", err)
 	}
 	dir, err := os.Getwd()
 	if err != nil {

@@ -44,7 +44,7 @@ type Running struct {
 // Start boots s where o says and returns when its agent is ready for commands. ctx bounds the start only; the
 // caller closes the guest. An *UnavailableError says that this machine can run none.
 func Start(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
-	if err := s.Validate(); err != nil {
+	if err := errors.Join(s.Validate(), CheckPlace(o.On)); err != nil {
 		return nil, err
 	}
 	place, _, err := Choose(o.On)

@@ -49,8 +49,13 @@ func ParseDevice(text string) (DeviceRequest, error) {
 func (s Spec) validateDevices() []error {
 	var faults []error
 	for _, text := range s.Devices {
-		_, err := ParseDevice(text)
-		faults = append(faults, err)
+		r, err := ParseDevice(text)
+		if err == nil {
+			err = hostpci.CheckName(r.Name)
+		}
+		if err != nil {
+			faults = append(faults, err)
+		}
 	}
 	if s.VFIO != "" {
 		_, err := vfio.ParseBackend(s.VFIO)

@@ -29,14 +29,14 @@ const (
 // Choose decides where VMs run. on is auto, host or lab; reason says why auto chose the
 // lab. An error says why the choice can't be had.
 func Choose(on string) (place Place, reason string, err error) {
+	if err := CheckPlace(on); err != nil {
+		return 0, "", err
+	}
 	switch on {
 	case "host":
 		return OnHost, "", nil
 	case "lab":
 		return InLab, "", nil
-	case "auto", "":
-	default:
-		return 0, "", fmt.Errorf("--on %q: must be auto, host or lab", on)
 	}
 	if Nested() {
 		return OnHost, "", nil
@@ -51,6 +51,15 @@ func Choose(on string) (place Place, reason string, err error) {
 		return InLab, "KVM here " + speed.String(), nil
 	}
 	return OnHost, "", nil
+}
+
+// CheckPlace refuses what Choose does not know.
+func CheckPlace(on string) error {
+	switch on {
+	case "host", "lab", "auto", "":
+		return nil
+	}
+	return fmt.Errorf("where to run (--on, STILE_ON) is %q: must be auto, host or lab", on)
 }
 
 // speedFile keeps the measured speed of this host's KVM until the next reboot.

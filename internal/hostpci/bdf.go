@@ -29,6 +29,17 @@ func ParseBDF(s string) (BDF, error) {
 	return BDF{}, fmt.Errorf("%q is not a PCI address such as 0000:01:00.0", s)
 }
 
+// CheckName refuses what can't be the name of a device: an address with or without domain, the UUID of a mediated
+// device, or a path in sysfs. It looks at no host.
+func CheckName(name string) error {
+	_, full := parseBDF(name)
+	_, short := parseBDF("0000:" + name)
+	if full || short || isUUID(strings.ToLower(name)) || strings.Contains(name, "/") {
+		return nil
+	}
+	return fmt.Errorf("%q is neither a PCI address such as 0000:01:00.0 nor the UUID of a mediated device", name)
+}
+
 func parseBDF(s string) (BDF, bool) {
 	n := len(s) - len(":00:00.0")
 	if n < 4 || n > 8 || n > 4 && s[0] == '0' || s[n] != ':' || s[n+3] != ':' || s[n+6] != '.' {
