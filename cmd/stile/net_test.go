@@ -65,15 +65,13 @@ func TestUserNet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
 		sent := bytes.Repeat([]byte("through the forward "), 10000)
-		go func() {
-			c.Write(sent)
-			c.(*net.TCPConn).CloseWrite()
-		}()
-		if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent) {
-			t.Errorf("%d of %d bytes came back: %v", len(got), len(sent), err)
+		go func() { _, _ = c.Write(sent) }() // the echo tells
+		got := make([]byte, len(sent))
+		if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("%d of %d bytes came back: %v", n, len(sent), err)
 		}
+		c.Close() // and with it ends the guest's program
 	}
 	if err := cmd.Wait(); err != nil || lines.Text() != "all user right" {
 		t.Errorf("the guest said %q: %v", lines.Text(), err)

@@ -171,13 +171,29 @@ func (s *Stack) relay(endpoint tcpip.Endpoint, guest *gonet.TCPConn, host *net.T
 		endpoint.Abort()
 		reset(host)
 	}
-	defer context.AfterFunc(s.ctx, broken)()
+	defer context.AfterFunc(s.ctx, func() {
+		if !unread(endpoint) {
+			broken()
+			return
+		}
+		limit := time.Now().Add(drainLimit)
+		_, _ = guest.SetDeadline(limit), host.SetDeadline(limit)
+	})()
 	var both sync.WaitGroup
 	both.Go(func() { transfer(guest, host, broken) })
 	both.Go(func() { transfer(host, guest, broken) })
 	both.Wait()
 	guest.Close()
 	host.Close()
+}
+
+// drainLimit is how long what the guest had sent before its end may take to reach the host.
+const drainLimit = time.Second
+
+// unread reports whether the guest sent something, or an end, that the host has not got yet.
+func unread(endpoint tcpip.Endpoint) bool {
+	n, err := endpoint.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
+	return err == nil && n > 0 || tcp.EndpointState(endpoint.State()) == tcp.StateCloseWait
 }
 
 // half is a connection whose directions end one by one.
