@@ -24,4 +24,6 @@ const (
 	dialLimit = 20 * time.Second
 	// keepAlive is how long a connection may be silent until the guest is asked whether it is still there.
 	keepAlive = time.Minute
+	// timeWait is how long a connection that has ended is known. The wire delays nothing.
+	timeWait = time.Second
 )

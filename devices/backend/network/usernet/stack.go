@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
@@ -72,8 +73,8 @@ func (s *Stack) build() error {
 	})
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
-	sack := tcpip.TCPSACKEnabled(true)
-	for _, option := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack} {
+	sack, wait := tcpip.TCPSACKEnabled(true), tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&receive, &send, &sack, &wait} {
 		if err := s.stack.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
 			return errors.New(err.String())
 		}
@@ -152,11 +153,31 @@ func (s *Stack) Close() error {
 			errs = append(errs, err)
 		}
 	}
-	s.work.Wait()
+	s.awaitWork()
 	if s.stack != nil {
 		s.stack.Destroy()
 	}
 	return errors.Join(errs...)
+}
+
+// awaitWork waits for all that start began. A guest that does not answer would hold a handshake up for minutes, so
+// those are aborted, until none has begun meanwhile.
+func (s *Stack) awaitWork() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.work.Wait()
+	}()
+	for pause := time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if s.stack != nil {
+			s.stack.Close()
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 // host returns the address of the host that an address of the guest's network or beyond stands for.

@@ -37,7 +37,7 @@ func (s *Stack) connect(r *tcp.ForwarderRequest) {
 	endpoint, failure := r.CreateEndpoint(&queue)
 	r.Complete(failure != nil)
 	if failure != nil {
-		host.Close()
+		reset(host)
 		return
 	}
 	s.relay(endpoint, gonet.NewTCPConn(&queue, endpoint), host)
@@ -180,11 +180,27 @@ func (s *Stack) relay(endpoint tcpip.Endpoint, guest *gonet.TCPConn, host *net.T
 		_, _ = guest.SetDeadline(limit), host.SetDeadline(limit)
 	})()
 	var both sync.WaitGroup
-	both.Go(func() { transfer(guest, host, broken) })
-	both.Go(func() { transfer(host, guest, broken) })
+	both.Go(func() { s.transfer(guest, host, broken) })
+	both.Go(func() { s.transfer(host, guest, broken) })
 	both.Wait()
-	guest.Close()
 	host.Close()
+	s.awaitTaken(endpoint)
+	guest.Close()
+}
+
+// awaitTaken waits until the guest has acknowledged all that was sent, and the end: what it has not is memory that
+// only the connection's token bounds.
+func (s *Stack) awaitTaken(endpoint tcpip.Endpoint) {
+	for pause := time.Millisecond; s.ctx.Err() == nil; pause = min(2*pause, time.Second) {
+		switch tcp.EndpointState(endpoint.State()) {
+		case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+			return
+		}
+		select {
+		case <-s.ctx.Done():
+		case <-time.After(pause):
+		}
+	}
 }
 
 // drainLimit is how long what the guest had sent before its end may take to reach the host.
@@ -202,10 +218,13 @@ type half interface {
 	CloseWrite() error
 }
 
-// transfer copies one direction. Its end is passed on; where it breaks, broken ends both.
-func transfer(to, from half, broken func()) {
+// transfer copies one direction. Its end is passed on; where it breaks, or the network ends, broken ends both.
+func (s *Stack) transfer(to, from half, broken func()) {
 	// Plain readers and writers: splice(2) is not for these.
 	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, relayBuffer))
+	if err == nil {
+		err = s.ctx.Err() // an aborted endpoint looks like one at its end
+	}
 	if err == nil {
 		err = to.CloseWrite()
 	}
