@@ -23,7 +23,7 @@ type raw struct {
 	// would make the next guess another one, with a backing file of the guest's choice.
 	guarded bool
 	guardMu sync.Mutex
-	first   [SectorSize]byte
+	first   []byte // a block
 }
 
 // errHeader refuses a guest's qcow2 header in an image of which only the content said that it is raw.
@@ -45,6 +45,9 @@ func newRaw(f *file, o Options) (Image, error) {
 	}
 	r.fileEnd.Store(f.size)
 	r.size.Store(roundUp(f.size, int64(r.BlockSize())))
+	if r.guarded {
+		r.first = make([]byte, r.BlockSize())
+	}
 	return r, nil
 }
 
@@ -81,8 +84,8 @@ func (r *raw) WriteAt(bufs [][]byte, off int64) error {
 	if err := r.writable(off, n); err != nil {
 		return err
 	}
-	if r.guarded && off < SectorSize && n > 0 {
-		first := min(n, SectorSize-off)
+	if block := int64(len(r.first)); off < block && n > 0 {
+		first := min(n, block-off)
 		if err := r.writeFirst(c, first, off); err != nil {
 			return err
 		}
@@ -101,7 +104,7 @@ func (r *raw) writable(off, n int64) error {
 	return inside(off, n, r.size.Load())
 }
 
-// writeFirst writes to the first sector, of which it looks at a copy: the guest may change its memory meanwhile.
+// writeFirst writes to the first block, of which it looks at a copy: the guest may change its memory meanwhile.
 func (r *raw) writeFirst(c cursor, n, off int64) error {
 	r.guardMu.Lock()
 	defer r.guardMu.Unlock()
