@@ -105,8 +105,12 @@ func (s *Socket) Serve(connect Connect) {
 	s.workers.Go(func() {
 		for {
 			conn, err := s.listener.AcceptUnix()
-			if err != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if err != nil {
+				time.Sleep(100 * time.Millisecond) // out of descriptors, which passes
+				continue
 			}
 			if !s.keep(conn) {
 				conn.Close()
@@ -122,11 +126,11 @@ func (s *Socket) Serve(connect Connect) {
 	})
 }
 
-// keep notes a client, unless there are too many.
+// keep notes a client, unless there are too many, and limits its time.
 func (s *Socket) keep(conn *net.UnixConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.conns) >= maxGreetings {
+	if s.closed || len(s.conns) >= maxGreetings || conn.SetReadDeadline(time.Now().Add(greetingLimit)) != nil {
 		return false
 	}
 	s.conns[conn] = true
@@ -141,9 +145,6 @@ func (s *Socket) forget(conn *net.UnixConn) {
 
 // greet finds out which port a client wants, and connects it.
 func greet(conn *net.UnixConn, connect Connect) error {
-	if err := conn.SetReadDeadline(time.Now().Add(greetingLimit)); err != nil {
-		return err
-	}
 	port, err := readGreeting(conn)
 	if err != nil {
 		return err
