@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/stile-vmm/stile/devices/backend/disk"
@@ -71,6 +72,8 @@ type Blk struct {
 	// flushEach makes each write wait until it is on the disk: the driver can't flush, or chose so.
 	flush     bool // negotiated; valid while active
 	configWCE bool
+
+	resizing sync.Mutex // image and capacity change together
 }
 
 // NewBlk makes a disk.
@@ -94,6 +97,8 @@ func NewBlk(o BlkOptions) (*Blk, error) {
 // Resize changes the size of image and disk to size bytes, and tells the driver. A disk that shrinks is the
 // user's risk: the driver may be using its end.
 func (b *Blk) Resize(t *Transport, size int64) error {
+	b.resizing.Lock()
+	defer b.resizing.Unlock()
 	if err := b.image.Resize(size); err != nil {
 		return err
 	}
