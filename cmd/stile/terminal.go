@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -14,24 +16,79 @@ import (
 // terminal is the user's terminal in raw mode. The zero value is no terminal: its
 // methods do nothing.
 type terminal struct {
-	file  *os.File
-	state *term.State
+	file    *os.File
+	signals chan os.Signal // those that stop, continue or end this process
+
+	mu       sync.Mutex
+	state    *term.State // what the terminal was before
+	restored bool
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// rawTerminal puts the terminal into raw mode until restore.
+// rawTerminal puts the terminal into raw mode until restore, but for the time in which this process is stopped. From a job
+// in the background this waits until it is in the foreground.
 func rawTerminal(f *os.File) (*terminal, error) {
 	state, err := term.MakeRaw(int(f.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
-	return &terminal{f, state}, nil
+	t := &terminal{file: f, state: state, signals: make(chan os.Signal, 4)}
+	signal.Notify(t.signals, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGPIPE)
+	go t.watchJob()
+	return t, nil
 }
 
-func (t *terminal) restore() {
-	if t.file != nil {
+// watchJob follows the shell's job control, as far as others' signals tell of it: what is typed in raw mode is the guest's.
+func (t *terminal) watchJob() {
+	for sig := range t.signals {
+		switch sig {
+		case syscall.SIGTSTP:
+			t.set(false)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		case syscall.SIGCONT: // also after a SIGSTOP; the shell has set the terminal meanwhile
+			t.set(true)
+		case syscall.SIGPIPE:
+			if broken(os.Stdout) || broken(os.Stderr) {
+				t.set(false)
+				signal.Reset(syscall.SIGPIPE) // the next write ends this process, as it does without a terminal
+			}
+		}
+	}
+}
+
+// broken reports whether f is a pipe that nobody reads any more.
+func broken(f *os.File) bool {
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLOUT}}
+	n, err := unix.Poll(fds, 0)
+	return n == 1 && err == nil && fds[0].Revents&unix.POLLERR != 0
+}
+
+// set switches raw mode.
+func (t *terminal) set(raw bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.restored: // for good
+	case raw:
+		_, _ = term.MakeRaw(int(t.file.Fd())) // a terminal that is gone needs no mode
+	default:
 		_ = term.Restore(int(t.file.Fd()), t.state)
+	}
+}
+
+// restore makes the terminal what it was. Further calls do nothing.
+func (t *terminal) restore() {
+	if t.file == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.restored {
+		_ = term.Restore(int(t.file.Fd()), t.state)
+		t.restored = true
+		signal.Stop(t.signals)
+		close(t.signals)
 	}
 }
 
@@ -51,7 +108,7 @@ func (t *terminal) watchSize(fn func(agentproto.Winsize)) func() {
 		return func() {}
 	}
 	changed := make(chan os.Signal, 1)
-	signal.Notify(changed, syscall.SIGWINCH)
+	signal.Notify(changed, syscall.SIGWINCH, syscall.SIGCONT) // while it is stopped, the kernel tells of no change
 	go func() {
 		for range changed {
 			fn(t.size())
