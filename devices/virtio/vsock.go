@@ -50,7 +50,9 @@ type Vsock struct {
 
 	mu       sync.Mutex
 	conns    map[vsockPorts]*vsockConn
+	dials    int // under way, also for connections that have ended meanwhile
 	active   bool
+	epoch    uint32 // counts activations: what belongs to an earlier driver is not told to the next
 	lastPort uint32
 	workers  sync.WaitGroup
 	waiter   sync.WaitGroup // for a reset to begin
@@ -84,8 +86,9 @@ func (*Vsock) WriteConfig(int, []byte) {}
 
 // Activate implements Device.
 func (v *Vsock) Activate(a *Activation) error {
-	v.rx.attach(a.Queues[vsockRXQueue])
 	v.mu.Lock()
+	v.epoch++
+	v.rx.attach(a.Queues[vsockRXQueue], v.epoch)
 	v.active = true
 	v.mu.Unlock()
 	// Who waits for the guest's buffers, its packets' goroutine too, must not hold a reset up.
@@ -175,10 +178,10 @@ func (c *vsockConn) handle(h *vsockHeader, chain *virtq.Chain) bool {
 	return true
 }
 
-// refuse answers a packet that belongs to no connection.
+// refuse answers a packet that belongs to no connection, on the goroutine of the guest's packets.
 func (v *Vsock) refuse(h *vsockHeader) {
 	if h.op != vsockRST {
-		v.rx.reply(vsockReply{header: h.answer(vsockRST)})
+		v.rx.reply(vsockReply{header: h.answer(vsockRST), epoch: v.epoch})
 	}
 }
 
@@ -209,10 +212,11 @@ func (v *Vsock) accept(h *vsockHeader) {
 func (v *Vsock) add(c *vsockConn) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.active || len(v.conns) >= vsockConns {
+	if !v.active || len(v.conns) >= vsockConns || v.dials >= vsockConns {
 		return false
 	}
 	v.conns[c.ports] = c
+	v.dials++
 	v.workers.Go(c.dialHost)
 	return true
 }
@@ -220,6 +224,7 @@ func (v *Vsock) add(c *vsockConn) bool {
 // dialHost connects a connection that the guest asked for, and carries its data.
 func (c *vsockConn) dialHost() {
 	s, err := c.dev.dial(c.ports.host)
+	c.dev.dialled()
 	if err != nil {
 		c.end(true)
 		return
@@ -229,6 +234,12 @@ func (c *vsockConn) dialHost() {
 	}
 	c.tell(vsockResponse, 0)
 	c.carry()
+}
+
+func (v *Vsock) dialled() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.dials--
 }
 
 // Connect opens a connection to a port of the guest for s, which is the device's from then on. opened is

@@ -35,6 +35,7 @@ type vsockPorts struct{ guest, host uint32 }
 type vsockConn struct {
 	dev   *Vsock
 	ports vsockPorts
+	epoch uint32 // of the driver that has it
 
 	taken   atomic.Uint32 // bytes that have left the ring, wraps
 	told    atomic.Uint32 // what of them the guest knows
@@ -61,7 +62,7 @@ type vsockConn struct {
 }
 
 func newVsockConn(v *Vsock, ports vsockPorts) *vsockConn {
-	c := &vsockConn{dev: v, ports: ports}
+	c := &vsockConn{dev: v, ports: ports, epoch: v.epoch}
 	c.changed.L = &c.mu
 	return c
 }
@@ -75,7 +76,7 @@ func (c *vsockConn) header(op uint16) vsockHeader {
 func (c *vsockConn) tell(op uint16, flags uint32) {
 	h := c.header(op)
 	h.flags = flags
-	c.dev.rx.reply(vsockReply{h, c})
+	c.dev.rx.reply(vsockReply{h, c, c.epoch})
 }
 
 // credit returns what the guest is told now of the bytes taken. Called with the lock of the packets to the
@@ -278,8 +279,7 @@ func (c *vsockConn) end(reset bool) {
 	c.dev.forget(c)
 	c.dev.rx.wake()
 	if reset {
-		h := c.header(vsockRST)
-		c.dev.rx.reply(vsockReply{header: h})
+		c.dev.rx.reply(vsockReply{header: c.header(vsockRST), epoch: c.epoch})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func TestVsockFlood(t *testing.T) {
 	g := newVsockGuest(t, func() (virtio.VsockStream, error) {
 		near, _ := net.Pipe()
 		open.Add(1)
-		return pipeStream{near}, nil
+		return &pipeStream{Conn: near, open: &open}, nil
 	})
 	r := g.d.Rings[1]
 	le, h := binary.LittleEndian, g.txBuf
@@ -110,10 +111,41 @@ func TestVsockFlood(t *testing.T) {
 	g.want(opRST)
 }
 
-type pipeStream struct{ net.Conn }
+// A guest that gives connections up while the host still dials does not get more of those under way.
+func TestVsockSlowDial(t *testing.T) {
+	dials, answer := make(chan struct{}, 2000), make(chan struct{})
+	g := newVsockGuest(t, func() (virtio.VsockStream, error) {
+		dials <- struct{}{}
+		<-answer
+		return nil, io.ErrClosedPipe
+	})
+	defer close(answer)
+	for port := range uint32(1000) {
+		g.send(packet{srcPort: port, dstPort: 80, op: opRequest}, -1)
+		g.send(packet{srcPort: port, dstPort: 80, op: opRST}, -1)
+		for ok := true; ok; {
+			_, ok = g.poll() // what is refused is answered
+		}
+	}
+	if n := len(dials); n > 512 {
+		t.Errorf("%d dials", n)
+	}
+}
 
-func (pipeStream) CloseRead() error  { return nil }
-func (pipeStream) CloseWrite() error { return nil }
+// pipeStream counts those that are open.
+type pipeStream struct {
+	net.Conn
+	open   *atomic.Int32
+	closed sync.Once
+}
+
+func (*pipeStream) CloseRead() error  { return nil }
+func (*pipeStream) CloseWrite() error { return nil }
+
+func (s *pipeStream) Close() error {
+	s.closed.Do(func() { s.open.Add(-1) })
+	return s.Conn.Close()
+}
 
 // A host that reads nothing holds up its own connection and no other.
 func TestVsockSlowHost(t *testing.T) {

@@ -17,6 +17,7 @@ type vsockRX struct {
 	mu      sync.Mutex
 	changed sync.Cond // buffers or replies have changed, a connection ended, or all did
 	q       *Queue    // nil while the device is not active
+	epoch   uint32    // of the driver whose queue it is
 	chain   virtq.Chain
 	header  [vsockHeaderSize]byte
 
@@ -29,12 +30,13 @@ type vsockRX struct {
 type vsockReply struct {
 	header vsockHeader
 	conn   *vsockConn // whose credit goes along; nil without a connection
+	epoch  uint32     // of the driver that it is for
 }
 
-func (r *vsockRX) attach(q *Queue) {
+func (r *vsockRX) attach(q *Queue, epoch uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.q, r.first, r.count = q, 0, 0
+	r.q, r.epoch, r.first, r.count = q, epoch, 0, 0
 }
 
 // detach takes the queue away. No call touches it after that, and none waits.
@@ -56,14 +58,15 @@ func (r *vsockRX) wake() {
 	r.changed.Broadcast()
 }
 
-// reply sends a packet without data, or has it wait. It waits itself while too many do.
+// reply sends a packet without data, or has it wait. It waits itself while too many do. A packet for a driver that is
+// no more is dropped.
 func (r *vsockRX) reply(p vsockReply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.q != nil && r.count == vsockReplies {
+	for r.q != nil && r.epoch == p.epoch && r.count == vsockReplies {
 		r.changed.Wait()
 	}
-	if r.q == nil {
+	if r.q == nil || r.epoch != p.epoch {
 		return
 	}
 	r.replies[(r.first+r.count)%vsockReplies] = p
