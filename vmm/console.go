@@ -11,22 +11,27 @@ const maxLine = 512 // bytes of one line that are looked at
 // console passes on what the guest prints and notices trouble in it. The serial line
 // and hvc0 share one; Write may be called concurrently and never fails, for a full disk
 // behind the log is no reason to stop a device.
+//
+// Programs in the guest write to the same console. Once a line had the time that the kernel begins its own with, the others
+// are not taken for the kernel's.
 type console struct {
 	trouble func(Result) // called once for each kind of trouble; nil for nobody
 	marks   []mark
 
-	mu   sync.Mutex
-	out  io.Writer
-	line []byte // the current line's beginning
-	told map[Reason]Result
-	size uint64 // bytes written so far
+	mu    sync.Mutex
+	out   io.Writer
+	line  []byte // the current line's beginning
+	timed bool   // the kernel's lines have a time
+	told  map[Reason]Result
+	size  uint64 // bytes written so far
 }
 
-func newConsole(out io.Writer, trouble func(Result)) *console {
+// newConsole returns a console whose output goes on to out. timed says that the kernel's lines are known to have a time.
+func newConsole(out io.Writer, timed bool, trouble func(Result)) *console {
 	if out == nil {
 		out = io.Discard
 	}
-	return &console{trouble: trouble, marks: marks(), out: out, line: make([]byte, 0, maxLine), told: make(map[Reason]Result)}
+	return &console{trouble: trouble, marks: marks(), out: out, timed: timed, line: make([]byte, 0, maxLine), told: make(map[Reason]Result)}
 }
 
 func (c *console) Write(p []byte) (int, error) {
@@ -47,7 +52,12 @@ func (c *console) Write(p []byte) (int, error) {
 }
 
 func (c *console) endLine() {
-	r, found := find(c.marks, c.line)
+	said, timed := behindTime(c.line)
+	c.timed = c.timed || timed
+	if !c.timed {
+		said = c.line
+	}
+	r, found := find(c.marks, said)
 	c.line = c.line[:0]
 	if !found || c.told[r.Reason].Reason != "" {
 		return

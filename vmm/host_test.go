@@ -49,7 +49,7 @@ func TestPlaceRAM(t *testing.T) {
 func deviceVM(c Config) (*VM, *[]string) {
 	told := new([]string)
 	c.Notice = func(text string) { *told = append(*told, text) }
-	return &VM{cfg: c, ended: make(chan struct{}), console: newConsole(nil, nil)}, told
+	return &VM{cfg: c, ended: make(chan struct{}), console: newConsole(nil, false, nil)}, told
 }
 
 // TestUnplugPolicy: the VM ends when the host wants a device back, in order where the guest can be asked.

@@ -3,6 +3,7 @@ package vmm
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -65,6 +66,47 @@ func find(marks []mark, line []byte) (Result, bool) {
 		}
 	}
 	return Result{}, false
+}
+
+// timed is the word of a kernel's command line by which its log's lines begin with a time, also where that is not its default.
+const timed = "printk.time=1"
+
+// linesTimed reports whether a kernel with this command line is known to begin its log's lines with a time.
+func linesTimed(cmdline string) bool {
+	key, _, _ := strings.Cut(timed, "=")
+	last := ""
+	for word := range strings.FieldsSeq(cmdline) {
+		if strings.HasPrefix(word, key+"=") {
+			last = word
+		}
+	}
+	return last == timed
+}
+
+// behindTime returns what follows the first time in a line of a console, "[    1.234567]", if there is one. It need not be
+// at the line's beginning, for a prompt may stand there. (kernel/printk/printk.c, print_time)
+func behindTime(line []byte) (rest []byte, ok bool) {
+	for {
+		_, after, found := bytes.Cut(line, []byte{'['})
+		if !found {
+			return nil, false
+		}
+		line = after
+		seconds, after, _ := bytes.Cut(bytes.TrimLeft(after, " "), []byte{'.'})
+		micros, after, closed := bytes.Cut(after, []byte{']'})
+		if closed && isNumber(seconds) && isNumber(micros) && len(micros) == 6 {
+			return after, true
+		}
+	}
+}
+
+func isNumber(text []byte) bool {
+	for _, b := range text {
+		if b < '0' || b > '9' {
+			return false
+		}
+	}
+	return len(text) > 0
 }
 
 // told returns r, or in its place what the guest's kernel said before: a guest that panics ends by a reset.

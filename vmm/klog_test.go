@@ -23,6 +23,31 @@ func TestKernelLogMarks(t *testing.T) {
 	}
 }
 
+// TestWhoseLine: what a program writes to the console is not the kernel's word.
+func TestWhoseLine(t *testing.T) {
+	const panicked = "Kernel panic - not syncing: x"
+	for _, test := range []struct {
+		cmdline, said string
+		want          Reason
+	}{
+		{"console=ttyS0", panicked + "\n", Panic}, // of a kernel whose lines have no times
+		{"console=ttyS0", "[    0.000000] Linux\n" + panicked + "\n", ""},
+		{"console=ttyS0 printk.time=1", panicked + "\n", ""},
+		{"printk.time=1 quiet printk.time=0", panicked + "\n", Panic},
+		{"printk.time=1", "[    1.000001] " + panicked + "\n", Panic},
+		{"printk.time=1", "[12345.678901][  T123] " + panicked + "\r\n", Panic},
+		{"printk.time=1", "host [1.2] login: [  10.000001] " + panicked + "\n", Panic},
+		{"printk.time=1", panicked + " [    1.000001] at\n", ""},
+		{"printk.time=1", "[ 1.0] [x.000001] [1.00000x] [] [1.123456" + panicked + "\n", ""},
+	} {
+		c := newConsole(nil, linesTimed(test.cmdline), nil)
+		_, _ = c.Write([]byte(test.said))
+		if r, _ := c.found(Panic); r.Reason != test.want {
+			t.Errorf("%q prints %q: %q, want %q", test.cmdline, test.said, r.Reason, test.want)
+		}
+	}
+}
+
 // TestTrouble has a guest say several things; some end the VM, and which depends.
 func TestTrouble(t *testing.T) {
 	const oops, panicked, memory = "Oops: 0000\n", "Kernel panic - not syncing: x\r\n", "Out of memory: Killed process 1 (a)\n"
@@ -45,7 +70,7 @@ func TestTrouble(t *testing.T) {
 			notices := make(chan string, 10)
 			test.cfg.Notice = func(text string) { notices <- text }
 			v := &VM{cfg: test.cfg, ended: make(chan struct{})}
-			v.console = newConsole(nil, v.trouble)
+			v.console = newConsole(nil, false, v.trouble)
 			for _, line := range test.said {
 				for _, b := range []byte(line) { // as a serial line brings it
 					_, _ = v.console.Write([]byte{b})

@@ -82,6 +82,8 @@ func (v *VM) reset() error {
 	if err != nil {
 		return fmt.Errorf("boot again: %w", err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.reboots++
 	v.resetTime += time.Since(begin)
 	return nil

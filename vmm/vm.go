@@ -39,12 +39,10 @@ type VM struct {
 
 	stopping atomic.Bool // the VM ends
 	// Of resets by the guest after which it boots again. The channel has room for the one that
-	// sets the flag; reboots and resetTime are Run's goroutine's.
+	// sets the flag.
 	resetting atomic.Bool
 	resets    chan struct{}
 	powerOn   powerOn
-	reboots   int
-	resetTime time.Duration
 
 	leaving atomic.Pointer[Result] // why the guest was asked to power off
 	ended   chan struct{}          // closed once result is set
@@ -52,8 +50,11 @@ type VM struct {
 	result  Result
 
 	started time.Time // when New began
-	mu      sync.Mutex
-	phases  []Phase
+
+	mu        sync.Mutex
+	phases    []Phase
+	reboots   int
+	resetTime time.Duration // of all of them
 }
 
 // New opens the host's devices, builds the machine and loads the kernel. ctx bounds only
@@ -67,7 +68,7 @@ func New(ctx context.Context, cfg Config) (*VM, error) {
 	}
 	reserveProcs(cfg.cpus())
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
-	v.console = newConsole(cfg.Console, v.trouble)
+	v.console = newConsole(cfg.Console, linesTimed(cfg.Cmdline), v.trouble)
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
@@ -320,7 +321,7 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 		err = errors.Join(err, v.devices.agent.Close()) // who waits for the agent must not wait longer
 	}
 	result := v.result
-	result.Reboots = v.reboots
+	result.Reboots, _ = v.rebootStats()
 	return result, err
 }
 
@@ -378,9 +379,17 @@ func (v *VM) Phases() []Phase {
 	return append([]Phase(nil), v.phases...)
 }
 
+// rebootStats returns how often the guest has booted again, and what its resets took together.
+func (v *VM) rebootStats() (n int, took time.Duration) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.reboots, v.resetTime
+}
+
 // Stats returns what the VM has cost so far.
 func (v *VM) Stats() Stats {
-	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: v.reboots, ResetMS: milliseconds(v.resetTime)}
+	reboots, resetTime := v.rebootStats()
+	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: reboots, ResetMS: milliseconds(resetTime)}
 	for _, c := range v.cpus {
 		for reason := range c.exits {
 			if n := c.exits[reason].Load(); n > 0 {

@@ -19,6 +19,8 @@ const (
 	maxConns = 64
 	// requestLimit is how long a client may take to say what it wants.
 	requestLimit = 10 * time.Second
+	// acceptPause is how long no connection is taken after one could not be.
+	acceptPause = 100 * time.Millisecond
 	// closeGrace is how long a viewer has to take the console's last words.
 	closeGrace = 500 * time.Millisecond
 )
@@ -63,7 +65,7 @@ func Serve(id string, h Handler) (*Server, error) {
 		return nil, fmt.Errorf("control socket of %s: %w", id, err)
 	}
 	s.ctx, s.end = context.WithCancel(context.Background())
-	go s.accept()
+	s.conns.Go(s.accept)
 	return s, nil
 }
 
@@ -92,8 +94,12 @@ func (s *Server) accept() {
 	slots := make(chan struct{}, maxConns)
 	for {
 		conn, err := s.listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			time.Sleep(acceptPause) // out of descriptors, which passes
+			continue
 		}
 		select {
 		case slots <- struct{}{}:

@@ -23,6 +23,7 @@ func (s Spec) cmdline() string {
 		words = append(words, "panic=-1") // reset at once: the VMM knows a panic from its console
 	}
 	words = append(words,
+		"printk.time=1",   // tells the kernel's lines from those of programs, on the same console
 		"8250.nr_uarts=1", // there is one, and probing for more costs exits
 		"pci=noearly",     // no chipset quirks to look for by 150 port accesses
 		"random.trust_cpu=on",

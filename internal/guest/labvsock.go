@@ -29,8 +29,12 @@ func (t *nestedTarget) relay(v *vmm.Vsock) (end func(), err error) {
 	go func() {
 		for {
 			conn, err := l.AcceptUnix()
-			if err != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if err != nil {
+				time.Sleep(firstDial) // out of descriptors, which passes
+				continue
 			}
 			go t.carry(ctx, conn)
 		}
@@ -43,7 +47,9 @@ func (t *nestedTarget) relay(v *vmm.Vsock) (end func(), err error) {
 func (t *nestedTarget) carry(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	peer, err := t.dial(ctx, t.id+control.VsockSuffix)
+	dialling, dialled := context.WithTimeout(ctx, dialLimit)
+	peer, err := t.dial(dialling, t.id+control.VsockSuffix)
+	dialled()
 	if err != nil {
 		return // the client finds out
 	}

@@ -25,9 +25,14 @@ type stream struct {
 	in       *bufio.Reader
 	offloads Offload
 
-	mu  sync.Mutex // guards out
-	out []byte
+	mu   sync.Mutex // guards what follows
+	out  []byte     // room for one frame
+	rest []byte     // of out: what the other end has not taken yet
 }
+
+// sendLimit is how long the other end may take for a frame. One that takes longer loses frames; it must not hold up the device, which
+// is waited for when the guest resets it.
+const sendLimit = time.Second
 
 // NewStream returns the network at the other end of conn, of which it takes ownership. offloads is what that network has.
 func NewStream(conn net.Conn, offloads Offload) Network {
@@ -44,11 +49,15 @@ func (s *stream) Close() error        { return s.conn.Close() }
 
 // SetOffloads implements Network.
 func (s *stream) SetOffloads(o Offload) error {
-	_, err := s.conn.Write(binary.BigEndian.AppendUint32(nil, setOffloads|uint32(o)))
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	return s.write(binary.BigEndian.AppendUint32(s.out[:0], setOffloads|uint32(o)))
 }
 
-// Send implements Queue. It waits while the other end does.
+// Send implements Queue. It waits while the other end does, but no longer than sendLimit.
 func (s *stream) Send(pieces [][]byte) error {
 	size := 0
 	for _, p := range pieces {
@@ -59,11 +68,40 @@ func (s *stream) Send(pieces [][]byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.flush(); err != nil {
+		return err
+	}
 	s.out = binary.BigEndian.AppendUint32(s.out[:0], uint32(size))
 	for _, p := range pieces {
 		s.out = append(s.out, p...)
 	}
-	_, err := s.conn.Write(s.out)
+	return s.write(s.out)
+}
+
+// flush sends what is left of the last frame, without which the next one could not be told apart.
+func (s *stream) flush() error {
+	if len(s.rest) == 0 {
+		return nil
+	}
+	if err := s.write(s.rest); err != nil {
+		return err
+	}
+	if len(s.rest) > 0 {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// write sends p, a part of out. What the other end does not take in time is kept.
+func (s *stream) write(p []byte) error {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
+		return err
+	}
+	n, err := s.conn.Write(p)
+	s.rest = p[n:]
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
 	return err
 }
 

@@ -3,8 +3,11 @@ package network
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
+	"slices"
 	"testing"
+	"testing/synctest"
 )
 
 // loop is a network that sends everything back.
@@ -81,6 +84,42 @@ func TestStream(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStreamStuck: the other end takes nothing for a while. Frames are lost, the rest stays whole, and nobody waits for long.
+func TestStreamStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		card, far := net.Pipe()
+		defer far.Close()
+		s := NewStream(card, 0)
+		defer s.Close()
+		q := s.Queues()[0]
+		frame := func(b byte) [][]byte { return [][]byte{bytes.Repeat([]byte{b}, MinFrame)} }
+		part := make([]byte, lengthSize+1)
+		go func() { _, _ = io.ReadFull(far, part) }() // and no more
+		if err := q.Send(frame(1)); err != nil {
+			t.Errorf("a frame of which part was taken: %v", err)
+		}
+		if err := q.Send(frame(2)); err == nil {
+			t.Error("a frame behind one that is not taken was sent")
+		}
+		if err := s.SetOffloads(0); err == nil {
+			t.Error("so were offloads")
+		}
+		got := make(chan []byte)
+		go func() {
+			all, _ := io.ReadAll(far)
+			got <- all
+		}()
+		if err := q.Send(frame(3)); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+		want := slices.Concat([]byte{0, 0, 0, MinFrame}, frame(1)[0], []byte{0, 0, 0, MinFrame}, frame(3)[0])
+		if all := append(part, <-got...); !bytes.Equal(all, want) {
+			t.Errorf("what came:\n%x, want\n%x", all, want)
+		}
+	})
 }
 
 // FuzzServe gives a network the bytes of a card that lies.

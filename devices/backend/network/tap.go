@@ -31,7 +31,6 @@ type tap struct {
 	name    string
 	mtu     int
 	queues  []*tapQueue
-	active  int
 	macvtap bool
 }
 
@@ -53,7 +52,7 @@ func OpenTap(name string, wanted int) (Network, error) {
 	if flags&unix.IFF_MULTI_QUEUE != 0 {
 		n = max(1, min(wanted, MaxQueues))
 	}
-	t := &tap{name: name, mtu: mtu, active: n}
+	t := &tap{name: name, mtu: mtu}
 	for i := range n {
 		q, err := openTapQueue(tunDevice, name)
 		if err == nil {
@@ -99,7 +98,7 @@ func OpenMacvtap(name string) (Network, [6]byte, error) {
 	if err != nil {
 		return nil, mac, fmt.Errorf("macvtap %s: %w", name, err)
 	}
-	t := &tap{name: name, mtu: mtu, active: 1, queues: []*tapQueue{q}, macvtap: true}
+	t := &tap{name: name, mtu: mtu, queues: []*tapQueue{q}, macvtap: true}
 	if err := q.join("", unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR); err != nil {
 		return nil, mac, errors.Join(fmt.Errorf("macvtap %s: %w", name, err), t.Close())
 	}
@@ -157,7 +156,8 @@ func (t *tap) SetOffloads(o Offload) error {
 // SetActive implements Network: the kernel spreads what comes in over the queues that are attached.
 func (t *tap) SetActive(n int) error {
 	for i := range t.queues {
-		if t.macvtap || i < n == (i < t.active) {
+		q := t.queues[i]
+		if t.macvtap || i < n != q.detached {
 			continue
 		}
 		flags := uint16(unix.IFF_DETACH_QUEUE)
@@ -166,11 +166,11 @@ func (t *tap) SetActive(n int) error {
 		}
 		var r ifreq
 		r.setFlags(flags)
-		if _, err := sys.IoctlPtr(t.queues[i].fd, unix.TUNSETQUEUE, &r); err != nil {
+		if _, err := sys.IoctlPtr(q.fd, unix.TUNSETQUEUE, &r); err != nil {
 			return fmt.Errorf("tap %s: queue %d: %w", t.name, i, err)
 		}
+		q.detached = i >= n
 	}
-	t.active = n
 	return nil
 }
 
@@ -194,6 +194,7 @@ type tapQueue struct {
 	fd        *sys.FD
 	number    int // of fd
 	interrupt *sys.EventFD
+	detached  bool // the kernel gives it no frames
 	out       sys.Vector
 	fds       [2]unix.PollFd
 }
