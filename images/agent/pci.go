@@ -140,15 +140,3 @@ func setupPCI(s *agentproto.Setup) error {
 	}
 	return awaitPCI("/", s.PCI)
 }
-
-// linkModules makes the running kernel's modules found where they are looked for.
-func linkModules(dir, release string) error {
-	link := filepath.Join("/lib/modules", release)
-	if _, err := os.Stat(link); err == nil {
-		return nil
-	}
-	if err := os.MkdirAll("/lib/modules", 0o755); err != nil {
-		return err
-	}
-	return os.Symlink(dir, link)
-}

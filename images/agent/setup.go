@@ -56,14 +56,8 @@ func (g *guest) setup(s *agentproto.Setup) error {
 		}
 		g.mounted = append(g.mounted, m.Target)
 	}
-	if s.Modules != "" {
-		var uts unix.Utsname
-		if err := unix.Uname(&uts); err != nil {
-			return err
-		}
-		if err := linkModules(s.Modules, unix.ByteSliceToString(uts.Release[:])); err != nil {
-			return fmt.Errorf("link the kernel's modules: %w", err)
-		}
+	if err := setupModules(s.Modules); err != nil {
+		return err
 	}
 	if s.Program != "" {
 		os.MkdirAll(filepath.Dir(s.Program), 0o755)
