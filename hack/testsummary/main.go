@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"sort"
 	"strings"
 )
@@ -71,14 +72,21 @@ func text(b *strings.Builder) string {
 	return b.String()
 }
 
-// reason finds the line that testenv.Missing wrote.
+// logged is a line that a test has logged.
+var logged = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)`)
+
+// reason finds the line that testenv.Missing wrote, else what the test said last.
 func reason(out string) string {
+	last := "no reason given"
 	for line := range strings.Lines(out) {
 		if _, after, ok := strings.Cut(line, "missing "); ok {
 			return strings.TrimSpace(after)
 		}
+		if m := logged.FindStringSubmatch(line); m != nil {
+			last = m[1]
+		}
 	}
-	return "no reason given"
+	return last
 }
 
 func sorted(m map[string]int) []string {
