@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/internal/testenv"
+	"github.com/stile-vmm/stile/vmtest"
 )
 
 // tool runs a program of the host that works on images, or ends the test where it is not there. Statuses above most fail.
@@ -80,6 +81,18 @@ func TestPowerCut(t *testing.T) {
 			t.Errorf("record %d was flushed and reads %q", i, got)
 		}
 	}
+}
+
+// TestDiskTrouble gives a guest in the nested host a block device of it and images, with two queues each. It resets them at work,
+// lets them grow, lose their end and run out of space.
+func TestDiskTrouble(t *testing.T) {
+	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton"})}
+	disk := filepath.Join(tools, "disk")
+	out, err := p.Command(t.Context(), disk, "host", filepath.Join(tools, "stile"), "/dev/nvme0n1", disk).CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "all host right\n") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Logf("%s", out)
 }
 
 // TestRootImage boots a guest whose root is an image, which stays as it is.

@@ -17,7 +17,7 @@ import (
 )
 
 // tools is the folder with the programs that the tests run: stile itself, as make build
-// makes it; micro, an /init for guests without the agent; hardware, a driver for devices passed through; network, what tries a network.
+// makes it; micro, an /init for guests without the agent; hardware, a driver for devices passed through; network and disk, what tries those.
 var tools string
 
 func TestMain(m *testing.M) {
@@ -36,7 +36,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	tools = dir
-	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network"} {
+	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network", "./testdata/disk"} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
