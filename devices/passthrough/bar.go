@@ -3,6 +3,7 @@ package passthrough
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/stile-vmm/stile/devices/bus"
 	"github.com/stile-vmm/stile/devices/pci"
@@ -54,7 +55,7 @@ func (f *Function) addBARs(cfg []byte, holes []hole) error {
 		if r.Size() == 0 {
 			continue
 		}
-		b, err := describeBAR(get32(cfg, pci.RegBAR0+4*i), i, r.Size())
+		b, err := describeBAR(get32(cfg, pci.RegBAR0+4*i), i, guestSize(r, i, holes))
 		if err == nil {
 			f.addParts(&b, i, r, holes)
 			err = f.pci.SetBAR(i, b)
@@ -71,6 +72,21 @@ func (f *Function) addBARs(cfg []byte, holes []hole) error {
 		}
 	}
 	return nil
+}
+
+// guestSize returns how large the guest sees BAR index, in bytes. One below a page that can be mapped
+// gets its page: the kernel lets it be mapped only where it begins the page and nothing else can
+// come there, and with the page to itself in the guest, too, an access to it is no exit.
+func guestSize(r Region, index int, holes []hole) uint64 {
+	if small(r) && !slices.ContainsFunc(holes, func(h hole) bool { return h.bar == index }) {
+		return vmlayout.PageSize
+	}
+	return r.Size()
+}
+
+// small reports whether a region is less than a page, and all of it can be mapped.
+func small(r Region) bool {
+	return r.Size() < vmlayout.PageSize && slices.Contains(r.Areas(), vfio.Area{Size: r.Size()})
 }
 
 // leastROM is the smallest ROM that the register can tell, in bytes.
@@ -99,7 +115,7 @@ func (readOnly) Write(uint64, []byte) {}
 func (f *Function) addParts(b *pci.BAR, index int, r Region, holes []hole) {
 	var mapped []span
 	if b.Space == pci.Memory {
-		mapped = mappable(r)
+		mapped = mappable(r, b.Size)
 	}
 	rest := []span{{0, r.Size()}}
 	for _, h := range holes {
@@ -111,7 +127,7 @@ func (f *Function) addParts(b *pci.BAR, index int, r Region, holes []hole) {
 		b.Traps = append(b.Traps, pci.Trap{Off: h.start, Size: h.end - h.start, Handler: h.handler})
 	}
 	for _, s := range mapped {
-		m, err := r.Mmap(vfio.Area{Offset: s.start, Size: s.end - s.start})
+		m, err := r.Mmap(vfio.Area{Offset: s.start, Size: min(s.end, r.Size()) - s.start})
 		if err != nil {
 			f.warn(fmt.Errorf("BAR %d: each access to it will cost an exit: %w", index, err))
 			continue
@@ -126,9 +142,11 @@ func (f *Function) addParts(b *pci.BAR, index int, r Region, holes []hole) {
 	}
 }
 
-// mappable returns the whole pages of what the kernel lets map. BARs of less than a page have
-// none: the guest may put other things into the rest of their page.
-func mappable(r Region) []span {
+// mappable returns the whole pages of what the kernel lets map of a BAR of size bytes.
+func mappable(r Region, size uint64) []span {
+	if small(r) && size == vmlayout.PageSize {
+		return []span{{0, size}}
+	}
 	var spans []span
 	for _, a := range r.Areas() {
 		if a.Offset > r.Size() || a.Size > r.Size()-a.Offset {

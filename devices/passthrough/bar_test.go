@@ -76,6 +76,26 @@ func TestTableAndPBAElsewhere(t *testing.T) {
 	}
 }
 
+// TestTableInASmallBAR: its page is not mapped, and the guest sees the BAR's own size.
+func TestTableInASmallBAR(t *testing.T) {
+	h := endpoint()
+	h.bar(1, 0, 0x200, vfio.Area{Size: 0x200})
+	h.cap(0xc0, capVPD, 0xd0, 0, 0, 0, 0, 0, 0)
+	h.cap(0xd0, capMSIX, 0, 4, 0, 0x01, 0, 0, 0, 0x01, 0x01, 0, 0) // table at 0, PBA at 100 of BAR 1
+	h.irqs[vfio.MSIX] = vfio.IRQInfo{Count: 5}
+	m := plug(t, h)
+	m.write(pci.RegCommand, 2, pci.CommandMemory)
+	at := m.address(1)
+	m.write(pci.RegBAR0+4, 4, 0xffffffff)
+	if got := m.read(pci.RegBAR0+4, 4); got != 0xfffffe00 {
+		t.Errorf("sizes as %#x", got)
+	}
+	m.write(pci.RegBAR0+4, 4, uint32(at))
+	if m.mapped() != 0 {
+		t.Errorf("%d parts are mapped", m.mapped())
+	}
+}
+
 // TestMSIXThatCannotBe is hidden: outside of its BAR, in an I/O BAR, overlapping.
 func TestMSIXThatCannotBe(t *testing.T) {
 	for name, change := range map[string]func(h *fakeHardware){
@@ -114,7 +134,9 @@ func TestBARs(t *testing.T) {
 		{"sparse, unaligned", 0, 0x4000, []vfio.Area{{Offset: 0x800, Size: 0x1fff}}, 0xffffc000, 1, []string{"read BAR0 0x0 4", "read BAR0 0x2000 4", "read BAR0 0x3ffc 4"}},
 		{"areas that overlap", 0, 0x4000, []vfio.Area{{Size: 0x3000}, {Offset: 0x1000, Size: 0x3000}}, 0xffffc000, 1, nil},
 		{"area outside", 0, 0x4000, []vfio.Area{{Offset: 0x8000, Size: 0x1000}}, 0xffffc000, 0, []string{"read BAR0 0x0 4", "read BAR0 0x2000 4", "read BAR0 0x3ffc 4"}},
-		{"less than a page", 0, 0x100, []vfio.Area{{Size: 0x100}}, 0xffffff00, 0, []string{"read BAR0 0x0 4", "read BAR0 0x80 4", "read BAR0 0xfc 4"}},
+		{"less than a page", 0, 0x100, nil, 0xffffff00, 0, []string{"read BAR0 0x0 4", "read BAR0 0x80 4", "read BAR0 0xfc 4"}},
+		{"less than a page, with the page to itself", 0, 0x100, []vfio.Area{{Size: 0x100}}, 0xfffff000, 1, nil},
+		{"less than a page, a part of it", 0, 0x100, []vfio.Area{{Size: 0x80}}, 0xffffff00, 0, []string{"read BAR0 0x0 4", "read BAR0 0x80 4", "read BAR0 0xfc 4"}},
 		{"odd size", 0, 0x180, nil, 0xfffffe00, 0, []string{"read BAR0 0x0 4", "read BAR0 0x100 4"}},
 		{"I/O", barIO, 0x20, nil, 0xffe1, 0, []string{"read BAR0 0x0 4", "read BAR0 0x10 4", "read BAR0 0x1c 4"}},
 	} {

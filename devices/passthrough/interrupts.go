@@ -121,7 +121,7 @@ func (x *interrupts) enable(kind vfio.IRQ, on bool) error {
 	if on {
 		return x.enter(kind)
 	}
-	if x.mode != kind {
+	if x.mode != kind && x.mode != off { // off: the host could not give what the guest enabled
 		return nil
 	}
 	err := x.f.hw.DisableIRQs()

@@ -124,6 +124,18 @@ func TestTooFewVectors(t *testing.T) {
 	}
 }
 
+// TestBackToINTx: a guest that gets no MSI-X falls back to the wire, which it has again.
+func TestBackToINTx(t *testing.T) {
+	h := withMSIX(endpoint())
+	m := plug(t, h)
+	m.write(pci.RegCommand, 2, pci.CommandMemory)
+	h.fail["EnableMSI"] = errors.New("refused")
+	m.write(msixCap+2, 2, msixOn)
+	h.since()
+	m.write(msixCap+2, 2, 0)
+	m.want("disable", "DisableIRQs ", "EnableINTx 7", "Attach ", "SetUnmask 8", "UnmaskINTx ")
+}
+
 // TestErrorsAreTold, and leave a device without interrupts, not a broken VM.
 func TestErrorsAreTold(t *testing.T) {
 	for _, call := range []string{"EnableMSI", "SetVector", "EnableINTx", "Attach", "SetUnmask", "UnmaskINTx"} {

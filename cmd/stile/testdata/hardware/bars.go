@@ -49,6 +49,7 @@ const (
 	farBAR     = 0xdff00000
 	farBARHigh = 2
 	eduAnswer  = 3628800 // 10!
+	fewRounds  = 2       // the host may map each of many pages for other devices, each time
 )
 
 // moveEdu moves edu's BAR.
@@ -77,10 +78,7 @@ func moveMemory(dir string) error {
 	if err != nil {
 		return err
 	}
-	const (
-		mark      = 0xabcd1234
-		fewRounds = 2 // the host may map each of many pages for other devices, each time
-	)
+	const mark = 0xabcd1234
 	atomic.StoreUint32(reg32(b, 0), mark)
 	old := c.bar(3)
 	far := uint64(farBARHigh)<<32 | uint64(c.bar(2)&^0xf)
@@ -150,36 +148,36 @@ func move(c config, rounds int, p place, there, back func()) error {
 	return nil
 }
 
-// Registers of QEMU's ivshmem (docs/specs/ivshmem-spec.rst), whose BAR 0 has 256 bytes.
+// Of QEMU's ivshmem (docs/specs/ivshmem-spec.rst), whose BAR 0 has 256 bytes.
 const (
-	shmemMask = 0
-	smallBAR  = 0x100
+	shmemMask  = 0          // a register
+	farSmall   = 0xdfe00000 // free
+	smallReads = 1000
 )
 
-// subPage moves a BAR that is smaller than a page within its page.
+// subPage reads a BAR that is smaller than a page often, and moves it. It has a page to itself.
 func subPage(dir string) error {
 	c, err := openConfig(dir)
 	if err != nil {
 		return err
 	}
 	c.put(command, c.get(command)|memory)
-	b, err := physical(uint64(c.bar(0)&^(page-1)), page)
+	b, err := resource(dir + "/resource0")
 	if err != nil {
 		return err
 	}
-	home := c.bar(0)
-	first := int(home & (page - 1) &^ 0xf)
-	other := (first + smallBAR) % page
-	for i := range uint32(rounds) {
-		atomic.StoreUint32(reg32(b, first+shmemMask), i)
-		c.putBAR(0, home&^(page-1)|uint32(other))
-		was, is := atomic.LoadUint32(reg32(b, first)), atomic.LoadUint32(reg32(b, other+shmemMask))
-		c.putBAR(0, home)
-		if back := atomic.LoadUint32(reg32(b, first+shmemMask)); was != ones || is != i || back != i {
-			return fmt.Errorf("round %d: %#x where it was, %#x where it is, %#x when back", i, was, is, back)
+	if len(b) != page {
+		return fmt.Errorf("the BAR has %d bytes, want a page", len(b))
+	}
+	for i := range uint32(smallReads) {
+		atomic.StoreUint32(reg32(b, shmemMask), i)
+		if v := atomic.LoadUint32(reg32(b, shmemMask)); v != i {
+			return fmt.Errorf("the register has %#x, want %#x", v, i)
 		}
 	}
-	return nil
+	old := c.bar(0)
+	return move(c, fewRounds, place{dir + "/resource0", farSmall, shmemMask, smallReads - 1},
+		func() { c.putBAR(0, farSmall|old&0xf) }, func() { c.putBAR(0, old) })
 }
 
 // A header in both BARs of QEMU's pci-testdev (docs/specs/pci-testdev.rst).
