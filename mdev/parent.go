@@ -71,7 +71,7 @@ func (h *Host) Parent(name string) (*Parent, error) {
 	if len(names) == 0 {
 		return nil, fmt.Errorf("no mediated devices can be made of %s, nor of anything on this host: no driver that makes them is bound; a whole PCI function is wrapped with stile mdev wrap", name)
 	}
-	return nil, fmt.Errorf("no mediated devices can be made of %s, only of %s", name, strings.Join(names, ", "))
+	return nil, fmt.Errorf("no mediated devices can be made of %s, only of %s; a whole PCI function is wrapped with stile mdev wrap", name, strings.Join(names, ", "))
 }
 
 func (h *Host) parent(name string) (*Parent, error) {

@@ -175,14 +175,17 @@ func (c *Config) validateDevices(fault func(format string, args ...any)) {
 }
 
 // checkHost reports what this host cannot give.
-func (c *Config) checkHost() error {
+func (c *Config) checkHost() error { return CheckHostMemory(c.Memory) }
+
+// CheckHostMemory reports RAM of size bytes that this host does not have.
+func CheckHostMemory(size uint64) error {
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
 		return fmt.Errorf("sysinfo: %w", err)
 	}
 	total := uint64(si.Totalram) * uint64(si.Unit)
-	if c.Memory > total {
-		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller -m", ErrConfig, Bytes(c.Memory), Bytes(total))
+	if size > total {
+		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller -m", ErrConfig, Bytes(size), Bytes(total))
 	}
 	return nil
 }

@@ -68,14 +68,16 @@ func (v *VM) newDevices() (*devices, error) {
 			return d, err
 		}
 	}
+	var passed []*pci.Function
 	for _, h := range v.host.devices {
+		passed = append(passed, h.function.PCI())
 		slot, err := d.root.Add(-1, 0, h.function.PCI())
 		if err != nil {
 			return d, fmt.Errorf("device %s: %w", h.node.Name, err)
 		}
 		d.slots = append(d.slots, slot)
 	}
-	if err := d.root.Assign(); err != nil {
+	if err := d.root.Assign(passed...); err != nil {
 		return d, err
 	}
 	if v.cfg.Input != nil {

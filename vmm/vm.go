@@ -171,7 +171,7 @@ func (v *VM) place(system *kvm.System) error {
 		return err
 	}
 	total, largest := v.host.wide()
-	v.window = layout.Range{Start: layout.MMIO64Behind(v.ram, largest), Size: mmio64Size + total}
+	v.window = mmio64(v.ram, total, largest)
 	if err := v.checkWindow(system, total); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -35,7 +36,7 @@ func newDevicesCommand() *cobra.Command {
 	var asJSON bool
 	var graph, root string
 	c := &cobra.Command{
-		Use:   "devices [ADDRESS]",
+		Use:   "devices [ADDRESS | UUID]",
 		Short: "Show PCI functions, IOMMU groups, and what can be given to a guest",
 		Long: `devices shows the PCI functions of this host by IOMMU group, their drivers and mediated
 devices, which groups are viable, why the others are not, and who holds one. It changes
@@ -55,7 +56,8 @@ Of each function one word says how it counts:
   host-driver  a driver of the host may use it: the group is not viable
 
 With an ADDRESS, such as 0000:01:00.0 or 01:00.0, all that is known of one function:
-BARs, reset methods, who uses it, and why its group has the members it has.
+BARs, reset methods, who uses it, and why its group has the members it has. The UUID of a
+mediated device stands for the function that it is made of.
 
 With --root the folder holds another host's /sys, /proc and /run, for instance a copy.`,
 		Example: `  stile devices
@@ -105,6 +107,9 @@ func showDevices(host *hostpci.Host, wraps []hostpci.BDF, asJSON bool) error {
 	printUngrouped(w, s)
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	if slices.ContainsFunc(s.Functions, func(f *hostpci.Function) bool { return f.Status == hostpci.StatusDonates }) {
+		fmt.Println("\n" + hostpci.Rule)
 	}
 	if !s.HoldersKnown {
 		fmt.Println("\nNot all processes could be asked what they hold; root can.")
@@ -222,11 +227,11 @@ func printUngrouped(w *tabwriter.Writer, s *hostpci.Snapshot) {
 }
 
 func showDevice(host *hostpci.Host, name string, asJSON bool) error {
-	address, err := host.Resolve(name)
+	s, err := host.Scan()
 	if err != nil {
 		return err
 	}
-	s, err := host.Scan()
+	address, err := functionOf(host, s, name)
 	if err != nil {
 		return err
 	}
@@ -251,6 +256,19 @@ func showDevice(host *hostpci.Host, name string, asJSON bool) error {
 		return printJSON(v)
 	}
 	return printDevice(v, s)
+}
+
+// functionOf returns the function that a user means by its address, or by the UUID of a mediated device
+// that is made of it.
+func functionOf(host *hostpci.Host, s *hostpci.Snapshot, name string) (hostpci.BDF, error) {
+	m := s.MediatedDevice(strings.ToLower(name))
+	switch {
+	case m == nil:
+		return host.Resolve(name)
+	case m.ParentFunction == nil:
+		return hostpci.BDF{}, fmt.Errorf("%s is made of %s, which is no PCI function; see stile mdev list", m.UUID, m.Parent)
+	}
+	return *m.ParentFunction, nil
 }
 
 func findBinding(host *hostpci.Host, address hostpci.BDF) *hostpci.Entry {

@@ -62,7 +62,10 @@ func bindingNote(e *hostpci.Entry) string {
 		return ""
 	}
 	by := "stile bind"
-	if !e.Keep {
+	switch {
+	case e.Target == hostpci.DonorDriver:
+		by = "stile mdev wrap"
+	case !e.Keep:
 		by = fmt.Sprintf("process %d", e.Owner.PID)
 	}
 	return fmt.Sprintf(" (bound by %s; goes back to %s)", by, noDriver(e.Driver))

@@ -27,6 +27,7 @@ func (f *runFlags) printDevicePlan() error {
 	for _, d := range p.Devices {
 		printPlannedDevice(d)
 	}
+	fmt.Println("what can be mapped of memory BARs is a memory slot each: not the pages of MSI-X tables and pending bits")
 	for _, r := range p.RAM {
 		fmt.Printf("RAM %#x-%#x (%v): one memory slot, one DMA map\n", r.Start, r.Last, vmm.Bytes(r.Last-r.Start+1))
 	}
@@ -37,8 +38,20 @@ func (f *runFlags) printDevicePlan() error {
 	return nil
 }
 
+// plannedTitle names a device, and the function that it stands for if it is a mediated one.
+func plannedTitle(d guest.PlannedDevice) string {
+	title := d.Name
+	if d.Function != "" {
+		title += " of " + d.Function
+	}
+	if d.Title != "" {
+		title += "  " + d.Title
+	}
+	return title
+}
+
 func printPlannedDevice(d guest.PlannedDevice) {
-	fmt.Printf("%s  %s\n", d.Name, d.Title)
+	fmt.Println(plannedTitle(d))
 	if d.Group >= 0 {
 		fmt.Printf("  IOMMU group %d: %s\n", d.Group, strings.Join(d.Members, " "))
 	}
@@ -50,9 +63,9 @@ func printPlannedDevice(d guest.PlannedDevice) {
 		if b.Index == hostpci.ROM {
 			name = "ROM"
 		}
-		fmt.Printf("  %s: %v, %s\n", name, vmm.Bytes(b.Size), b.Kind())
+		fmt.Printf("  %s: %v, %s, at %#x\n", name, vmm.Bytes(b.Size), b.Kind(), b.Guest)
 	}
-	if !d.Resettable {
+	if d.Resettable != nil && !*d.Resettable {
 		fmt.Println("  no reset of its own")
 	}
 }

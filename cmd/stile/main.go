@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/stile-vmm/stile/internal/guest"
 )
@@ -42,6 +44,15 @@ func run(args []string) int {
 	return guest.ExitSetup
 }
 
+// plainValue says of a value that is to be a number that it is none, in place of Go's words for it.
+func plainValue(err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) && errors.As(err, new(*strconv.NumError)) {
+		return fmt.Errorf("--%s %q: not a number", value.GetFlag().Name, value.GetValue())
+	}
+	return err
+}
+
 // messages splits joined errors into one line each.
 func messages(err error) []string {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
@@ -68,7 +79,7 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w%s; see %s --help", err, suggestFlag(c, err), c.CommandPath())
+		return fmt.Errorf("%w%s; see %s --help", plainValue(err), suggestFlag(c, err), c.CommandPath())
 	})
 	root.AddCommand(newRunCommand(), newPsCommand(), newCtlCommand(), newConsoleCommand(), newLogsCommand())
 	root.AddCommand(newTestCommand(), newTestExecCommand())
@@ -76,6 +87,15 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
 	pointToHelp(root)
 	return root
+}
+
+// groupOnly has a command that only holds others complain about one that it does not hold.
+func groupOnly(c *cobra.Command) {
+	if c.Runnable() || !c.HasSubCommands() {
+		return
+	}
+	c.Args, c.DisableFlagsInUseLine = cobra.NoArgs, true
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
 // pointToHelp has complaints about the number of arguments say where the right one is told.
@@ -89,6 +109,7 @@ func pointToHelp(c *cobra.Command) {
 		}
 	}
 	for _, sub := range c.Commands() {
+		groupOnly(sub)
 		pointToHelp(sub)
 	}
 }

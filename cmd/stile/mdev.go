@@ -131,6 +131,10 @@ func listMdevs(f *mdevFlags) error {
 	if f.asJSON {
 		return printJSON(mdevListView{devices, definitions, stale})
 	}
+	if len(devices)+len(definitions)+len(stale) == 0 {
+		fmt.Println("No mediated devices.\n→ stile mdev types shows what can be made")
+		return nil
+	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	there := make(map[string]bool)
 	for _, d := range devices {

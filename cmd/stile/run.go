@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -364,11 +365,16 @@ func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, inpu
 		return f.stopped(ctx, s)
 	case err != nil:
 		return f.lost(g, err)
+	case status.ExitCode() == statusKilled && g.Left() != nil:
+		return lost(g, g.Left())
 	case status.Signal != 0:
 		return outcome{status: status.ExitCode(), reason: "signal"}
 	}
 	return outcome{status: status.ExitCode(), reason: "exit"}
 }
+
+// statusKilled is that of a command that SIGKILL ended, or of a shell whose command it did.
+const statusKilled = 128 + int(syscall.SIGKILL)
 
 // envReboots tells a command how often its guest was booted again.
 const envReboots = "STILE_REBOOTS"

@@ -89,9 +89,6 @@ func small(r Region) bool {
 	return r.Size() < vmlayout.PageSize && slices.Contains(r.Areas(), vfio.Area{Size: r.Size()})
 }
 
-// leastROM is the smallest ROM that the register can tell, in bytes.
-const leastROM = 2048
-
 // addROM gives the guest the expansion ROM, by reads: few look at it. The device's own enable
 // bit is the kernel's.
 func (f *Function) addROM() error {
@@ -99,7 +96,7 @@ func (f *Function) addROM() error {
 	if r.Size() == 0 || r.Size() > 1<<31 {
 		return nil
 	}
-	b := pci.BAR{Size: max(leastROM, uint64(1)<<bits.Len64(r.Size()-1))}
+	b := pci.BAR{Size: max(pci.LeastROM, uint64(1)<<bits.Len64(r.Size()-1))}
 	b.Traps = []pci.Trap{{Size: r.Size(), Handler: readOnly{&window{f, r, 0}}}}
 	f.hasMemory = true
 	return f.pci.SetROM(b)

@@ -50,7 +50,7 @@ func (f *Function) address(b *barState) uint64 {
 		return uint64(f.cfg.get32(b.reg) &^ 3)
 	}
 	if b.rom {
-		return uint64(f.cfg.get32(b.reg) &^ (leastROM - 1))
+		return uint64(f.cfg.get32(b.reg) &^ (LeastROM - 1))
 	}
 	a := uint64(f.cfg.get32(b.reg) &^ 15)
 	if b.Is64 {

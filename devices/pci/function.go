@@ -95,13 +95,13 @@ func (f *Function) SetBAR(index int, b BAR) error {
 	return nil
 }
 
-// leastROM is the smallest size of a ROM's register, in bytes.
-const leastROM = 2048
+// LeastROM is the smallest size that a ROM's register can tell, in bytes.
+const LeastROM = 2048
 
 // SetROM describes the expansion ROM: a memory BAR that is decoded only while its own enable
 // bit is set, too (PCI 3.0, 6.2.5.2).
 func (f *Function) SetROM(b BAR) error {
-	if b.Size < leastROM || b.Space != Memory || b.Is64 {
+	if b.Size < LeastROM || b.Space != Memory || b.Is64 {
 		return fmt.Errorf("pci: %s: a ROM of %#x bytes of %v is none", f.name, b.Size, b.Space)
 	}
 	if err := b.validate(f.name, 0); err != nil {

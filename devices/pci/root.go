@@ -217,11 +217,11 @@ func (r *Root) release(b *barState) {
 	b.assigned = 0
 }
 
-// Assign gives every BAR without one an address, the large ones first. There is no
-// firmware, so it is called before the guest starts. Decoding stays off: guests switch
+// Assign gives every BAR without one an address, those of the functions first before the others and of
+// each the large ones first. There is no firmware, so it is called before the guest starts. Decoding stays off: guests switch
 // it on, and size BARs with fewer accesses while it is off. The error names every BAR
 // that found no room.
-func (r *Root) Assign() error {
+func (r *Root) Assign(first ...*Function) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	type want struct {
@@ -241,7 +241,15 @@ func (r *Root) Assign() error {
 			}
 		}
 	}
-	slices.SortStableFunc(wants, func(a, b want) int { return cmp.Compare(b.b.Size, a.b.Size) })
+	later := func(w want) int {
+		if slices.Contains(first, w.f) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(wants, func(a, b want) int {
+		return cmp.Or(cmp.Compare(later(a), later(b)), cmp.Compare(b.b.Size, a.b.Size))
+	})
 	var errs []error
 	for _, w := range wants {
 		addr, ok := r.place(w.b)

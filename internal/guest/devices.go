@@ -160,6 +160,7 @@ func (c *Claim) resolve() (wanted, error) {
 		}
 		faults = append(faults, err)
 	}
+	faults = append(faults, w.twice()...)
 	if err := errors.Join(faults...); err != nil {
 		return w, err
 	}
@@ -208,20 +209,30 @@ func (c *Claim) want(s *hostpci.Snapshot, w *wanted, r DeviceRequest, groups map
 		return fmt.Errorf("device %v is wrapped as a mediated device: pass that through, by its UUID", b)
 	case r.Bind && f.Status != hostpci.StatusVFIO:
 		w.bind = append(w.bind, b)
-	case f.Status != hostpci.StatusVFIO:
-		return fmt.Errorf("device %v has no VFIO driver but %s: write --device %v,bind to bind it for the run, or use stile bind %v",
-			b, driverName(f.Driver), b, b)
+	case f.Status != hostpci.StatusVFIO && !slices.Contains(w.bind, b):
+		return fmt.Errorf("device %v %s: write --device %v,bind to bind it for the run, or use stile bind %v", b, driverNow(f.Driver), b, b)
 	}
 	w.devices = append(w.devices, wantedDevice{b.String(), r.Token})
 	groups[*f.Group] = b.String()
 	return nil
 }
 
-func driverName(driver string) string {
+func driverNow(driver string) string {
 	if driver == "" {
-		return "none"
+		return "has no driver"
 	}
-	return "the host's driver " + driver
+	return "has no VFIO driver but the host's driver " + driver
+}
+
+// twice reports devices that are named more than once.
+func (w wanted) twice() (faults []error) {
+	seen := make(map[string]int)
+	for _, d := range w.devices {
+		if seen[d.name]++; seen[d.name] == 2 {
+			faults = append(faults, fmt.Errorf("device %s is named twice by --device", d.name))
+		}
+	}
+	return faults
 }
 
 // checkGroup reports a group that will not be viable once bind is bound, or that someone holds.

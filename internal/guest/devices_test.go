@@ -22,6 +22,7 @@ func deviceHost(t *testing.T) (*hosttest.Tree, *hostpci.Host) {
 		hosttest.Function{Address: "0000:03:00.0", Group: 3, Driver: "vfio-pci"},
 		hosttest.Function{Address: "0000:03:00.1", Group: 3, Driver: "e1000e"},
 		hosttest.Function{Address: "0000:04:00.0", Group: -1, Driver: "e1000e"},
+		hosttest.Function{Address: "0000:05:00.0", Group: 9},
 	)
 	kernel := &hosttest.Kernel{Tree: tree, Matches: map[string]string{"0000:01:00.0": "nvme", "0000:03:00.1": "e1000e"}}
 	return tree, hostpci.New(tree.Root).WithWriter(kernel, kernel.Load)
@@ -69,6 +70,8 @@ func TestClaimRefuses(t *testing.T) {
 		{[]string{"0000:04:00.0,bind"}, []string{"no IOMMU", "intel_iommu=on"}},
 		{[]string{"0000:09:00.0,bind", "01:00.0"}, []string{"0000:09:00.0", "nvme"}},
 		{[]string{"0000:02:00.0"}, []string{"in use by process 77 (qemu)"}},
+		{[]string{"0000:01:00.0,bind", "01:00.0"}, []string{"0000:01:00.0 is named twice"}},
+		{[]string{"0000:05:00.0"}, []string{"0000:05:00.0 has no driver: write --device 0000:05:00.0,bind"}},
 	} {
 		tree, host := deviceHost(t)
 		tree.Process(77, 5, "qemu", tree.VFIONode("0000:02:00.0"))
@@ -137,6 +140,8 @@ func TestPlan(t *testing.T) {
 	tree, host := deviceHost(t)
 	tree.Write("/sys/kernel/iommu_groups/1/reserved_regions", "0x00000000fee00000 0x00000000feefffff msi\n"+
 		"0x0000000008000000 0x00000000080fffff direct\n0x0000000000100000 0x00000000001fffff direct-relaxable\n")
+	tree.Write("/sys/bus/pci/devices/0000:01:00.0/resource", "0x0000000800000000 0x000000080fffffff 0x000000000014220c\n"+
+		"0x0 0x0 0x0\n0x00000000f0000000 0x00000000f00000ff 0x0000000000040200\n0x00000000f0001100 0x00000000f000117f 0x0000000000040200\n")
 	p, err := planOn(host, Spec{Devices: []string{"01:00.0,bind"}, Memory: 256 << 20})
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +149,9 @@ func TestPlan(t *testing.T) {
 	want := []AddressRange{{0, 0x7ffffff}, {0x8200000, 0x101fffff}}
 	if len(p.RAM) != 2 || p.RAM[0] != want[0] || p.RAM[1] != want[1] {
 		t.Errorf("RAM at %x, want %x", p.RAM, want)
+	}
+	if b := p.Devices[0].BARs; len(b) != 3 || b[0].Guest != 0x100000000 || b[1].Guest != 0xc0000000 || b[2].Guest != 0xc0001000 {
+		t.Errorf("BARs %+v", b)
 	}
 	if len(p.Bind.Steps) != 1 || len(p.Devices) != 1 || p.Devices[0].Group != 1 || p.Pinned != 256<<20 {
 		t.Errorf("plan %+v", p)

@@ -30,6 +30,7 @@ type Guest struct {
 	running  context.Context // ends with cancel
 	cancel   context.CancelFunc
 	ready    atomic.Bool   // the agent is connected and set up
+	leaving  atomic.Bool   // the VM ends, and has the guest power off
 	rebooted chan struct{} // has room for one: the guest has reset itself, see AwaitReboot
 	ran      chan struct{} // closed when the VM has ended and result is set
 	result   vmm.Result
@@ -111,7 +112,7 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 	}
 	g.claim.Apply(&cfg)
 	cfg.Vsock = g.control.Vsock()
-	cfg.PowerOff, cfg.Rebooting = g.powerOff, g.rebooting
+	cfg.PowerOff, cfg.Rebooting = g.leave, g.rebooting
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
 		return errors.Join(err, g.claim.Release())
 	}
@@ -280,6 +281,22 @@ func (g *Guest) WaitError(err error) error {
 		return err
 	}
 	return g.died(err)
+}
+
+// leave has the guest power off because the VM has to end.
+func (g *Guest) leave() {
+	g.leaving.Store(true)
+	g.powerOff()
+}
+
+// Left returns why the VM has ended if the guest was made to power off, which kills commands and may
+// tell of that first; else nil.
+func (g *Guest) Left() error {
+	if !g.leaving.Load() {
+		return nil
+	}
+	<-g.ran
+	return &DiedError{g.result}
 }
 
 // powerOffGrace is how long an orderly power-off may take before the VM is stopped.

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/stile-vmm/stile/internal/hostpci"
@@ -29,11 +30,18 @@ type AddressRange struct {
 type PlannedDevice struct {
 	Name       string           `json:"name"`
 	Title      string           `json:"title,omitempty"`
-	Group      int              `json:"group"` // -1 if it is in none
+	Function   string           `json:"function,omitempty"` // that a mediated device stands for
+	Group      int              `json:"group"`              // -1 if it is in none
 	Members    []string         `json:"members,omitempty"`
 	Reserved   []hostpci.Region `json:"reserved,omitempty"`
-	BARs       []hostpci.BAR    `json:"bars,omitempty"`
-	Resettable bool             `json:"resettable"`
+	BARs       []PlannedBAR     `json:"bars,omitempty"`
+	Resettable *bool            `json:"resettable,omitempty"` // nil if only its driver knows
+}
+
+// PlannedBAR is a BAR with its address in the guest.
+type PlannedBAR struct {
+	hostpci.BAR
+	Guest uint64 `json:"guest_address"`
 }
 
 // PlanDevices tells what a run of s would do with its devices, and changes nothing. The error
@@ -63,14 +71,49 @@ func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
 	if backend == "" {
 		backend = vfio.Legacy // counts more strictly
 	}
-	if err := vfio.CheckMemlock(backend, s.Memory); err != nil {
+	if err := cmp.Or(vmm.CheckHostMemory(s.Memory), vfio.CheckMemlock(backend, s.Memory)); err != nil {
 		p.PinFault = err.Error()
 	}
 	ranges, err := vmm.PlaceRAM(s.Memory, usable(p.Devices))
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range ranges {
 		p.RAM = append(p.RAM, AddressRange{r.Start, r.End() - 1})
 	}
-	return p, err
+	bars := p.bars()
+	if err := vmm.PlaceBARs(ranges, bars); err != nil {
+		return nil, err
+	}
+	for i, d := range p.Devices {
+		for j := range d.BARs {
+			d.BARs[j].Guest = bars[i][j].Address
+		}
+	}
+	return p, nil
+}
+
+// bars returns the BARs of each device as they are to be placed.
+func (p *DevicePlan) bars() [][]vmm.BAR {
+	devices := make([][]vmm.BAR, len(p.Devices))
+	for i, d := range p.Devices {
+		for _, b := range d.BARs {
+			devices[i] = append(devices[i], vmm.BAR{Index: b.Index, Size: guestSize(b.BAR), IO: b.IO, Wide: b.Wide})
+		}
+	}
+	return devices
+}
+
+// page is the size of one, in bytes.
+const page = 4096
+
+// guestSize is how large the guest will see a BAR: one below a page gets its page where the host's
+// begins one, because the kernel lets it be mapped then.
+func guestSize(b hostpci.BAR) uint64 {
+	if b.IO || b.Index == hostpci.ROM || b.Address%page != 0 {
+		return b.Size
+	}
+	return max(b.Size, page)
 }
 
 func planDevice(host *hostpci.Host, s *hostpci.Snapshot, name string) PlannedDevice {
@@ -78,12 +121,15 @@ func planDevice(host *hostpci.Host, s *hostpci.Snapshot, name string) PlannedDev
 	group := (*int)(nil)
 	if b, err := hostpci.ParseBDF(name); err == nil {
 		if f := s.Function(b); f != nil {
-			host.Name(f)
-			detail := host.Detail(s, f)
-			d.Title, d.BARs, d.Resettable, group = f.Title(), detail.BARs, detail.Resettable, f.Group
+			group = f.Group
+			d.describe(host, s, f)
 		}
 	} else if m := s.MediatedDevice(name); m != nil {
 		group = m.Group
+		if f := wrappedFunction(s, m); f != nil {
+			d.Function = f.Address.String()
+			d.describe(host, s, f)
+		}
 	}
 	if group == nil || s.Group(*group) == nil {
 		return d
@@ -94,6 +140,27 @@ func planDevice(host *hostpci.Host, s *hostpci.Snapshot, name string) PlannedDev
 		d.Members = append(d.Members, m.Name)
 	}
 	return d
+}
+
+// describe notes what the guest will have of f.
+func (d *PlannedDevice) describe(host *hostpci.Host, s *hostpci.Snapshot, f *hostpci.Function) {
+	host.Name(f)
+	detail := host.Detail(s, f)
+	d.Title, d.Resettable = f.Title(), &detail.Resettable
+	for _, b := range detail.BARs {
+		d.BARs = append(d.BARs, PlannedBAR{BAR: b})
+	}
+}
+
+// wrappedFunction returns the function that all of m is, nil if a driver emulates m.
+func wrappedFunction(s *hostpci.Snapshot, m *hostpci.Mediated) *hostpci.Function {
+	if m.Emulated || m.ParentFunction == nil {
+		return nil
+	}
+	if f := s.Function(*m.ParentFunction); f != nil && f.Status == hostpci.StatusDonates {
+		return f
+	}
+	return nil
 }
 
 // relaxable regions are the firmware's wish only: VFIO lets them be mapped.
