@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/guest"
 )
 
@@ -25,18 +24,9 @@ var qemuDisk = []string{
 // figures are what package init prints.
 var figures = regexp.MustCompile(`disk: sequential_us=(\d+) random_us=(\d+)`)
 
-// compareDisks lets the guest of each VMM read a disk and prints medians. The guest has the default kernel: the small one can't
-// see PCI devices under kvmtool, which has no ECAM.
+// compareDisks lets the guest of each VMM read a disk and prints medians.
 func compareDisks(ctx context.Context, host *guest.LabHost, vmms []*vmm, runs int) error {
-	cache, err := images.Open("")
-	if err != nil {
-		return err
-	}
-	image, err := cache.DefaultKernel(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := shell(ctx, host, `cp -L "$1" "$2" && truncate -s "$4" "$3"`, image, kernel, diskImage, fmt.Sprint(diskSize)); err != nil {
+	if _, err := shell(ctx, host, `truncate -s "$2" "$1"`, diskImage, fmt.Sprint(diskSize)); err != nil {
 		return err
 	}
 	sequential, random := make([][]int, len(vmms)), make([][]int, len(vmms))
