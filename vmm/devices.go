@@ -24,6 +24,7 @@ type devices struct {
 	disks []attached   // in the order of Config.Disks
 
 	balloon *virtio.Balloon // nil without one
+	cid     uint64          // in the host's AF_VSOCK, 0 without
 
 	transports []*virtio.Transport
 	closers    []io.Closer  // what stands behind devices; closed after the transports

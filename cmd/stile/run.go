@@ -127,7 +127,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.spec.Name, "name", "", "the VM's ID for stile ps, ctl, console and logs (default: one that is made up)")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to this file")
 	fs.StringVar(&f.json, "json", "", "write what happened, phases and exit counts to this file (- for stderr)")
-	fs.Var(vsockFlag{&f.spec.Vsock}, "vsock", "a vsock device with context ID CID or auto, and a UNIX socket on this side: CID[,path=PATH]")
+	fs.Var(vsockFlag{&f.spec.Vsock}, "vsock", "a vsock device with context ID CID or auto; on this side are UNIX sockets, CID[,path=PATH], or the host's AF_VSOCK, CID,host")
 	fs.BoolVar(&f.spec.Balloon, "balloon", false, "let the guest give memory back: what it has free, and what stile ctl ID balloon asks for")
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
 	fs.StringVar(&f.spec.VFIO, "vfio", "", "VFIO's interface to use: legacy (groups) or iommufd (default: what there is)")

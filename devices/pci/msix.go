@@ -139,6 +139,20 @@ func (m *MSIX) Vector(i int) irq.Vector {
 	return nil
 }
 
+// EventFD returns the descriptor that raises vector i when it is signalled, also while the guest masks it; -1 for i beyond the table.
+func (m *MSIX) EventFD(i int) (int, error) {
+	if i < 0 || i >= len(m.entries) {
+		return -1, nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, err := m.vector(i)
+	if err != nil {
+		return -1, fmt.Errorf("pci: MSI-X vector %d: %w", i, err)
+	}
+	return v.EventFD(), nil
+}
+
 // Err returns the last error of an allocation or routing that the guest asked for. The
 // guest does not see such errors: its interrupt stays away.
 func (m *MSIX) Err() error {

@@ -1,6 +1,7 @@
 package virtio
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,14 @@ func (q *Queue) Interrupt() error {
 		return nil
 	}
 	return q.t.interrupt(q.vector, isrQueue)
+}
+
+// callFD returns the eventfd of the queue's MSI-X vector, -1 if it has none.
+func (q *Queue) callFD() (int, error) {
+	if !q.t.msix.Enabled() {
+		return -1, errors.New("the driver uses no MSI-X")
+	}
+	return q.t.msix.EventFD(int(q.vector.Load()))
 }
 
 // Drain calls fn for each available chain and releases the chain with the number of

@@ -97,6 +97,9 @@ func New(mem *guestmem.Memory, c Config) (*Queue, error) {
 	return q, nil
 }
 
+// Rings returns the queue's three parts in guest memory, for a device that the kernel serves. Nobody calls Next then.
+func (q *Queue) Rings() (desc, avail, used []byte) { return q.desc, q.avail, q.used }
+
 // Size returns the queue's size in descriptors.
 func (q *Queue) Size() uint16 { return q.size }
 

@@ -88,7 +88,7 @@ type Info struct {
 // Vsock is a VM's vsock device.
 type Vsock struct {
 	CID  uint64 `json:"cid"`
-	Path string `json:"path"` // of the UNIX socket that stands for the host's side
+	Path string `json:"path,omitempty"` // of the UNIX socket that stands for the host's side; none: the host's AF_VSOCK
 }
 
 // Balloon is the state of a VM's balloon, in bytes.

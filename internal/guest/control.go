@@ -60,10 +60,10 @@ func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error
 		*id = control.NewID()
 	}
 	var err error
-	if c.vsock, err = s.vsockOf(*id); err != nil {
+	if c.vsock, err = s.vsockOf(*id, on); err != nil {
 		return nil, err
 	}
-	if c.vsock != nil && Nested() {
+	if c.vsock != nil && !c.vsock.Host && Nested() {
 		c.dialled = make(chan *dialled)
 		c.vsock.Dial = c.dial
 	}

@@ -28,6 +28,9 @@ func (t *machineTarget) describe(_ context.Context, info *control.Info) {
 	if b, ok := t.vm.Balloon(); ok {
 		info.Balloon = &control.Balloon{Target: b.Target, Actual: b.Actual, Reported: b.Reported}
 	}
+	if cid := t.vm.VsockCID(); cid != 0 {
+		info.Vsock = &control.Vsock{CID: cid}
+	}
 }
 
 func (t *machineTarget) do(_ context.Context, r *control.Request) error {

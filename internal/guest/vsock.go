@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -15,22 +16,26 @@ import (
 // may have the same.
 const autoCID = virtio.MinCID
 
-// ParseVsock reads CID[,path=PATH] or auto[,path=PATH].
+// ParseVsock reads CID or auto, with ,path=PATH or ,host behind it.
 func ParseVsock(text string) (*vmm.Vsock, error) {
-	number, options, more := strings.Cut(text, ",")
-	v := &vmm.Vsock{CID: autoCID}
-	if number != "auto" {
+	number, option, _ := strings.Cut(text, ",")
+	v := &vmm.Vsock{CID: autoCID, Host: option == "host"}
+	switch {
+	case number == "auto" && v.Host:
+		v.CID = 0 // one that is free
+	case number != "auto":
 		cid, err := strconv.ParseUint(number, 10, 64)
 		if err != nil || cid < virtio.MinCID || cid > virtio.MaxCID {
 			return nil, fmt.Errorf("--vsock %q: the guest's context ID is auto or %d to %d", text, virtio.MinCID, uint32(virtio.MaxCID))
 		}
 		v.CID = cid
 	}
-	if more {
-		path, ok := strings.CutPrefix(options, "path=")
-		if !ok || path == "" {
-			return nil, fmt.Errorf("--vsock %q: option %q is unknown; there is path=", text, options)
-		}
+	path, ok := strings.CutPrefix(option, "path=")
+	switch {
+	case option == "" || v.Host:
+	case !ok || path == "":
+		return nil, fmt.Errorf("--vsock %q: option %q is unknown; there are path=PATH and host", text, option)
+	default:
 		v.Path = path
 	}
 	return v, nil
@@ -39,7 +44,12 @@ func ParseVsock(text string) (*vmm.Vsock, error) {
 // VsockText returns what ParseVsock reads.
 func VsockText(v *vmm.Vsock) string {
 	text := strconv.FormatUint(v.CID, 10)
-	if v.Path != "" {
+	switch {
+	case v.Host && v.CID == 0:
+		return "auto,host"
+	case v.Host:
+		text += ",host"
+	case v.Path != "":
 		text += ",path=" + v.Path
 	}
 	return text
@@ -53,13 +63,16 @@ func (s Spec) validateBalloon() error {
 	return vmm.ErrBalloonPinned
 }
 
-// vsockOf returns the guest's socket device, at a path of the VM's own where none was chosen.
-func (s Spec) vsockOf(id string) (*vmm.Vsock, error) {
+// vsockOf returns the guest's socket device, at a path of the VM's own where it has to have one and none was chosen.
+func (s Spec) vsockOf(id string, on Place) (*vmm.Vsock, error) {
 	if s.Vsock == nil {
 		return nil, nil
 	}
 	v := *s.Vsock
-	if v.Path == "" {
+	if v.Host && on == InLab {
+		return nil, errors.New("--vsock: a guest in the lab can't have this host's AF_VSOCK: leave \",host\" out, and the same ports are UNIX sockets")
+	}
+	if v.Path == "" && !v.Host {
 		dir, err := control.Dir()
 		if err != nil {
 			return nil, err

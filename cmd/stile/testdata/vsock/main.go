@@ -1,7 +1,7 @@
-// Command vsock is a guest's end of vsock connections, for tests:
+// Command vsock is one end of vsock connections, for tests:
 //
-//	vsock echo PORT   listens, says "listening", and sends back what each connection brings
-//	vsock dial PORT   connects to the host; standard input goes there, standard output is what comes
+//	vsock echo PORT        listens, says "listening", and sends back what each connection brings
+//	vsock dial PORT [CID]  connects to the host, or to that guest; standard input goes there, standard output is what comes
 package main
 
 import (
@@ -14,33 +14,39 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: vsock echo|dial PORT")
+	if len(os.Args) < 3 {
+		fmt.Fprintln(os.Stderr, "usage: vsock echo PORT | dial PORT [CID]")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := run(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, "vsock:", err)
 		os.Exit(1)
 	}
 }
 
-func run(mode, number string) error {
-	port, err := strconv.ParseUint(number, 10, 32)
+func run(mode string, numbers []string) error {
+	port, err := strconv.ParseUint(numbers[0], 10, 32)
 	if err != nil {
 		return err
+	}
+	peer := uint64(unix.VMADDR_CID_HOST)
+	if len(numbers) > 1 {
+		if peer, err = strconv.ParseUint(numbers[1], 10, 32); err != nil {
+			return err
+		}
 	}
 	s, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
 	if mode == "dial" {
-		return dial(s, uint32(port))
+		return dial(s, uint32(peer), uint32(port))
 	}
 	return echo(s, uint32(port))
 }
 
-func dial(s int, port uint32) error {
-	if err := unix.Connect(s, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: port}); err != nil {
+func dial(s int, peer, port uint32) error {
+	if err := unix.Connect(s, &unix.SockaddrVM{CID: peer, Port: port}); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	conn := os.NewFile(uintptr(s), "vsock")
