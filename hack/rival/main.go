@@ -26,6 +26,7 @@ const (
 	place     = "/run/rival"
 	kernel    = place + "/kernel"
 	initramfs = place + "/initramfs"
+	program   = place + "/bin/init" // package init
 )
 
 // cmdline is the kernel's. Each VMM ends when the guest resets.
@@ -48,7 +49,7 @@ func main() {
 	runs := flag.Int("runs", 7, "how often each runs")
 	image := flag.String("kernel", "", "the guest's bzImage")
 	kvmtool := flag.String("kvmtool", "", "a static lkvm, to be compared")
-	parts := flag.String("parts", "boot", "what is compared: boot, disk")
+	parts := flag.String("parts", "boot", "what is compared: boot, disk, net")
 	stile := flag.String("stile", "bin/stile", "the stile to be compared")
 	flag.Parse()
 	if err := run(*runs, *image, *kvmtool, *stile, *parts); err != nil {
@@ -75,7 +76,12 @@ func run(runs int, image, kvmtool, stile, parts string) error {
 		}
 	}
 	if strings.Contains(parts, "disk") {
-		return compareDisks(ctx, host, vmms, runs)
+		if err := compareDisks(ctx, host, vmms, runs); err != nil {
+			return err
+		}
+	}
+	if strings.Contains(parts, "net") {
+		return compareNetworks(ctx, host, vmms, runs)
 	}
 	return nil
 }
@@ -102,11 +108,11 @@ func compareBoots(ctx context.Context, host *guest.LabHost, vmms []*vmm, runs in
 
 // install puts everything into the nested host and returns who is compared.
 func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile string) ([]*vmm, error) {
-	archive, err := measuredInitramfs(ctx)
+	dir, err := measured(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(archive)
+	defer os.RemoveAll(dir)
 	put := func(from, to string) error {
 		from, err := filepath.Abs(from)
 		if err != nil {
@@ -115,7 +121,7 @@ func install(ctx context.Context, host *guest.LabHost, image, kvmtool, stile str
 		_, err = shell(ctx, host, `mkdir -p "$(dirname "$2")" && cp -L "$1" "$2" && chmod 755 "$2"`, from, to)
 		return err
 	}
-	if err := errors.Join(put(image, kernel), put(archive, initramfs), put(stile, place+"/stile")); err != nil {
+	if err := errors.Join(put(image, kernel), put(filepath.Join(dir, "initramfs"), initramfs), put(filepath.Join(dir, "init"), program), put(stile, place+"/stile")); err != nil {
 		return nil, err
 	}
 	vmms := []*vmm{{name: "stile", disk: []string{"--disk", diskImage + ",format=raw"}, args: []string{place + "/stile", "run", "--rng=false", "-m", "256M", "-k", kernel, "-i", initramfs, "-a", cmdline + "k"}}}
@@ -147,26 +153,29 @@ for f in bios-microvm.bin linuxboot_dma.bin; do
 	for d in /usr/share/qemu /usr/share/seabios /usr/share/qemu-kvm; do [ ! -e $d/$f ] || cp -L $d/$f "$2/lib/"; done
 done`
 
-// measuredInitramfs returns the path of an archive with package init as its first process.
-func measuredInitramfs(ctx context.Context) (string, error) {
-	dir, err := os.MkdirTemp("", "rival-")
-	if err != nil {
+// measured makes a folder with package init, and an archive that has it as its first process. The caller removes it.
+func measured(ctx context.Context) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "rival-"); err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "init")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./hack/rival/init")
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	init := filepath.Join(dir, "init")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", init, "./hack/rival/init")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the guest's init: %w: %s", err, out)
 	}
-	f, err := os.CreateTemp("", "rival-*.cpio")
+	f, err := os.Create(filepath.Join(dir, "initramfs"))
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	contents := images.Initramfs{Agent: &images.Agent{Path: program}}
-	return f.Name(), contents.Write(f)
+	contents := images.Initramfs{Agent: &images.Agent{Path: init}}
+	return dir, contents.Write(f)
 }
 
 func shell(ctx context.Context, host *guest.LabHost, script string, args ...string) (string, error) {
