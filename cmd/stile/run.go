@@ -112,7 +112,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.spec.Root, "root", guest.RootHost, "the guest's root: host, none, uroot, a folder, or a disk image whose changes are thrown away")
 	addFolderFlags(fs, &f.spec.Folders)
 	addDiskFlag(fs, &f.spec.Disks)
-	fs.StringArrayVar(&f.spec.Nets, "net", nil, "network card: user[,fwd=[HOSTIP:]PORT:GUESTPORT]…, tap=NAME[,ip=ADDRESS/BITS] or macvtap=NAME, see docs/networks.md; repeatable (default: none)")
+	fs.StringArrayVar(&f.spec.Nets, "net", nil, netUsage)
 	fs.StringArrayVar(&f.env, "env", nil, "KEY=VALUE for the command's environment, or KEY to carry it over; repeatable")
 	fs.StringVar(&f.user, "user", "", "run the command as this user of the guest: NAME, UID or UID:GID (default: root)")
 	fs.StringVar(&f.dir, "cwd", "", "working directory in the guest (default: the current one with --root host)")
