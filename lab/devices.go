@@ -91,6 +91,9 @@ func (p *part) options() []option {
 	case p.storage:
 		o = append(o, option{"memdev", p.backend()})
 	}
+	if p.ROM != "" {
+		o = append(o, option{"romfile", p.ROM})
+	}
 	if p.Kind == NVMe {
 		o = append(o, option{"serial", p.id})
 	}

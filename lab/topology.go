@@ -43,6 +43,8 @@ type Device struct {
 	Size int64 `json:"size_mib,omitempty"`
 	// File backs an nvme or a virtio-blk, and is written to. Empty: a file that is forgotten.
 	File string `json:"file,omitempty"`
+	// ROM is the file of the expansion ROM of a device that is plugged in late. Empty: none.
+	ROM string `json:"rom,omitempty"`
 	// VFs is how many virtual functions an nvme can be split into. It has no storage then: QEMU gives a controller in
 	// a subsystem, which VFs need, no namespace once the machine runs, and can't save it before.
 	VFs int `json:"vfs,omitempty"`
@@ -120,6 +122,8 @@ func (d *Device) validate() error {
 		return fmt.Errorf("%s has no storage, and no size_mib", d.Kind)
 	case d.File != "" && !spec.disk:
 		return fmt.Errorf("%s is no disk, and has no file", d.Kind)
+	case d.ROM != "" && !spec.late:
+		return fmt.Errorf("%s has no rom; nvme and ivshmem can have one", d.Kind)
 	case d.VFs < 0 || d.VFs > maxVFs:
 		return fmt.Errorf("%s with %d VFs: at most %d are possible", d.Kind, d.VFs, maxVFs)
 	case d.VFs > 0 && d.Kind != NVMe:

@@ -128,6 +128,7 @@ func TestBadTopologies(t *testing.T) {
 		"negative":       {`{"ports": [{"devices": [{"kind": "nvme", "size_mib": -1}]}]}`, "are possible"},
 		"no power of 2":  {`{"ports": [{"devices": [{"kind": "ivshmem", "size_mib": 3}]}]}`, "power of two"},
 		"file":           {`{"ports": [{"devices": [{"kind": "edu", "file": "x"}]}]}`, "no disk"},
+		"ROM":            {`{"ports": [{"devices": [{"kind": "edu", "rom": "x"}]}]}`, "has no rom"},
 		"VFs":            {`{"ports": [{"devices": [{"kind": "edu", "vfs": 1}]}]}`, "nvme has"},
 		"VFs and a size": {`{"ports": [{"devices": [{"kind": "nvme", "vfs": 1, "size_mib": 1}]}]}`, "no storage"},
 		"VFs in company": {`{"ports": [{"devices": [{"kind": "nvme", "vfs": 1}, {"kind": "edu"}]}]}`, "port of its own"},

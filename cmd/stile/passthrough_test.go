@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/md5"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -280,24 +281,42 @@ func unplug(t *testing.T, p passed) {
 	}
 }
 
-// TestPassthroughDisk gives a guest an nvme whose contents are a file here.
+// optionROM returns an expansion ROM: one image of size bytes, which its header tells in units of 512 (PCI 3.0, 6.3.1).
+func optionROM(size int) []byte {
+	const data = 0x1c // of the structure that the header points to
+	rom := make([]byte, size)
+	for i := range rom {
+		rom[i] = byte(i * 7)
+	}
+	copy(rom, []byte{0x55, 0xaa, 0x18: data, 0})
+	copy(rom[data:], "PCIR")
+	copy(rom[data+0x10:], []byte{byte(size / 512), byte(size / 512 >> 8), 0, 0, 0, 0x80})
+	return rom
+}
+
+// TestPassthroughDisk gives a guest an nvme whose contents are a file here, and which has a ROM.
 func TestPassthroughDisk(t *testing.T) {
 	dir := t.TempDir()
-	disk, topology := filepath.Join(dir, "disk"), filepath.Join(dir, "t.json")
+	disk, rom, topology := filepath.Join(dir, "disk"), filepath.Join(dir, "rom"), filepath.Join(dir, "t.json")
 	content := strings.Repeat("0123456789abcde\n", 1<<16)
-	text := fmt.Sprintf(`{"name": "disk", "iommu": true, "interrupt_remapping": true, "ports": [{"devices": [{"kind": "nvme", "file": %q}]},
-		{"devices": [{"kind": "ivshmem", "size_mib": 1}]}, {"devices": [{"kind": "testdev"}]}]}`, disk)
-	for name, data := range map[string]string{disk: content, topology: text} {
+	text := fmt.Sprintf(`{"name": "disk", "iommu": true, "interrupt_remapping": true, "ports": [{"devices": [{"kind": "nvme", "file": %q, "rom": %q}]},
+		{"devices": [{"kind": "ivshmem", "size_mib": 1}]}, {"devices": [{"kind": "testdev"}]}]}`, disk, rom)
+	romText := string(optionROM(64 << 10))
+	for name, data := range map[string]string{disk: content, rom: romText, topology: text} {
 		if err := os.WriteFile(name, []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: topology})}
 	out := p.guest(t, `until [ -b /dev/nvme0n1 ]; do sleep 0.1; done; dd if=/dev/nvme0n1 bs=1M count=1 iflag=direct 2>/dev/null | md5sum
+		cd /sys/class/nvme/nvme0/device; echo 1 > rom; md5sum < rom; cd /
 		printf written | dd of=/dev/nvme0n1 conv=notrunc,fsync 2>/dev/null; grep -c 'nvme0q[1-4]' /proc/interrupts`,
 		"-c", "4", "--device", "0000:01:00.0,bind")
 	if want := "4\n"; !strings.HasSuffix(out, want) {
 		t.Errorf("four CPUs have no four queues: %s", out)
+	}
+	if sum := fmt.Sprintf("%x", md5.Sum([]byte(romText))); !strings.Contains(out, sum) {
+		t.Errorf("the ROM's sum is not %s: %s", sum, out)
 	}
 	data, err := os.ReadFile(disk)
 	if err != nil || string(data) != "written"+content[len("written"):] {
