@@ -45,6 +45,16 @@ func (l left) more(before left) bool {
 	return l.goroutines > before.goroutines || l.descriptors > before.descriptors || l.children > before.children || l.files > before.files
 }
 
+// settle returns what is left once it is no more than before, or after some seconds.
+func settle(t *testing.T, before left) left {
+	t.Helper()
+	after := countLeft(t)
+	for end := time.Now().Add(10 * time.Second); after.more(before) && time.Now().Before(end); after = countLeft(t) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return after
+}
+
 // TestSoak starts STILE_SOAK VMs, in turn, and then eight at a time. make soak runs it.
 func TestSoak(t *testing.T) {
 	runs, err := strconv.Atoi(os.Getenv("STILE_SOAK"))
@@ -62,11 +72,7 @@ func TestSoak(t *testing.T) {
 	before := countLeft(t)
 	for i := range runs {
 		t.Run(fmt.Sprint(i), once)
-		after := countLeft(t)
-		for end := time.Now().Add(10 * time.Second); after.more(before) && time.Now().Before(end); after = countLeft(t) {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if after.more(before) {
+		if after := settle(t, before); after.more(before) {
 			t.Fatalf("after %d VMs: %+v, after the first: %+v", i+1, after, before)
 		}
 	}

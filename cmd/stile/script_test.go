@@ -98,14 +98,16 @@ func goEnv(name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// makeInitramfs writes an initramfs whose /init is one of the tools.
+// makeInitramfs writes an initramfs whose /init is one of the tools, which is there by its own name, too: where there is an agent, it
+// is /init.
 func makeInitramfs(path, tool string) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	contents := images.Initramfs{Files: []images.File{{Name: "/init", Mode: 0o755, Source: filepath.Join(tools, tool)}}}
+	source := filepath.Join(tools, tool)
+	contents := images.Initramfs{Files: []images.File{{Name: "/init", Mode: 0o755, Source: source}, {Name: "/" + tool, Mode: 0o755, Source: source}}}
 	return contents.Write(f)
 }
 

@@ -156,6 +156,9 @@ func (g *LabGuest) WaitError(err error) error {
 	if ended := g.control.Ended(); ended != nil {
 		return ended
 	}
+	if died := (*DiedError)(nil); errors.As(g.runErr, &died) {
+		return died
+	}
 	if reason := g.lastWords(); reason != "" {
 		return &LabDiedError{reason}
 	}

@@ -39,9 +39,9 @@ func watchPulse(ctx context.Context, s *session.Session, interval, limit time.Du
 	}
 }
 
-// watch ends a guest whose agent, behind s, does not answer any more: with its interrupts off a guest can't even panic. It
-// returns with ctx and with the session.
-func (g *Guest) watch(ctx context.Context, s *session.Session) {
+// watchAgent returns what became of a guest whose agent, behind s, does not answer any more: with its interrupts off a guest can't
+// even panic. It returns nil when ctx or the session ends.
+func watchAgent(ctx context.Context, s *session.Session, limit time.Duration) *vmm.Result {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -51,12 +51,23 @@ func (g *Guest) watch(ctx context.Context, s *session.Session) {
 		case <-ctx.Done():
 		}
 	}()
+	if !watchPulse(ctx, s, pulseInterval, limit) {
+		return nil
+	}
+	return &vmm.Result{Reason: vmm.Hung, Detail: fmt.Sprintf("its agent did not answer for %v", limit)}
+}
+
+// nestedFactor is how much longer than on a host things may take where two machines wait for one processor.
+const nestedFactor = 3
+
+// watch ends a guest that hangs. It returns with ctx and with the session.
+func (g *Guest) watch(ctx context.Context, s *session.Session) {
 	limit := pulseLimit
 	if Nested() {
-		limit *= 3 // where two machines wait for one processor
+		limit *= nestedFactor
 	}
-	if watchPulse(ctx, s, pulseInterval, limit) {
-		g.vm.End(vmm.Result{Reason: vmm.Hung, Detail: fmt.Sprintf("its agent did not answer for %v", limit)})
+	if hung := watchAgent(ctx, s, limit); hung != nil {
+		g.vm.End(*hung)
 	}
 }
 
@@ -68,7 +79,7 @@ const stallLimit = time.Minute
 func (g *Guest) watchBoot(ctx context.Context) {
 	limit := stallLimit
 	if Nested() {
-		limit *= 3
+		limit *= nestedFactor
 	}
 	tick := time.NewTicker(limit / 12)
 	defer tick.Stop()

@@ -82,7 +82,7 @@ type LabGuest struct {
 	session *session.Session
 	control *Control
 	ended   chan struct{} // closed when the worker has ended and runErr is set
-	runErr  error         // why the worker could not run to its end
+	runErr  error         // why the worker could not run to its end; a *DiedError of a guest that was ended from here
 	keeps   bool          // whether it has to power off at its end
 }
 
@@ -97,16 +97,28 @@ func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, erro
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
 	g := &LabGuest{control: c, ended: make(chan struct{}), keeps: s.keeps()}
+	running, end := context.WithCancelCause(context.Background())
 	go func() {
 		defer close(g.ended)
-		_, g.runErr = h.Run(context.Background(), &lab.Options{
+		defer end(nil)
+		_, g.runErr = h.Run(running, &lab.Options{
 			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: c.console,
 		})
+		if died := (*DiedError)(nil); errors.As(context.Cause(running), &died) {
+			g.runErr = died
+		}
 		toHost.CloseWithError(errors.Join(g.runErr, io.EOF))
 		fromHost.CloseWithError(io.ErrClosedPipe)
 	}()
 	if err := g.connect(ctx, s, h.images, duplex{fromWorker, toWorker}); err != nil {
 		return nil, c.withLog(err)
+	}
+	if !s.KeepGoing {
+		go func() {
+			if hung := watchAgent(running, g.session, pulseLimit*nestedFactor); hung != nil {
+				end(&DiedError{*hung})
+			}
+		}()
 	}
 	c.start(&workerTarget{g, h})
 	c.running(g.session.Hello().Kernel)

@@ -1,5 +1,5 @@
 // Command micro is an /init that does one thing, named by the word MICRO=… on the kernel's
-// command line.
+// command line, or tells lies in the agent's place.
 package main
 
 import (
@@ -23,6 +23,9 @@ func main() {
 		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 		fmt.Printf("micro: read %q\n", line)
 		reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
+	case "lie":
+		fmt.Println("micro:", lie(os.Getenv("LIAR")))
+		time.Sleep(time.Hour)
 	case "hang":
 		time.Sleep(time.Hour)
 	}
