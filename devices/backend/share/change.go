@@ -286,6 +286,8 @@ func (s *Session) rename(c *Call, d *decoder) error {
 	}
 	defer s.leave(to)
 	replaced, last := s.share.owners.mayEnd(to.fd, string(newName))
+	s.names.Lock()
+	defer s.names.Unlock()
 	if err := unix.Renameat(from.fd, string(oldName), to.fd, string(newName)); err != nil {
 		return err
 	}

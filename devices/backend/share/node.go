@@ -26,6 +26,13 @@ func (n *node) isDir() bool { return n.typ == unix.S_IFDIR }
 // pin returns n's O_PATH descriptor, which stays open until unpin. The caller has a reference.
 // It uses c's path and stat buffers.
 func (s *Session) pin(c *Call, n *node) (int, error) {
+	s.names.RLock()
+	defer s.names.RUnlock()
+	return s.pinNamed(c, n)
+}
+
+// pinNamed is pin for who holds s.names.
+func (s *Session) pinNamed(c *Call, n *node) (int, error) {
 	s.mu.Lock()
 	if n.fd >= 0 {
 		s.take(n)
@@ -165,6 +172,8 @@ func (s *Session) child(dir *node, name string, st *unix.Statx_t, hidden bool) (
 
 // statNode puts n's attributes into c.st.
 func (s *Session) statNode(c *Call, n *node) error {
+	s.names.RLock()
+	defer s.names.RUnlock()
 	s.mu.Lock()
 	parent, name, open := n.parent, n.name, n.fd >= 0
 	if !open {
@@ -175,7 +184,7 @@ func (s *Session) statNode(c *Call, n *node) error {
 		return s.statHandle(c, n)
 	}
 	defer s.release(parent)
-	fd, err := s.pin(c, parent)
+	fd, err := s.pinNamed(c, parent)
 	if err != nil {
 		return err
 	}
@@ -190,7 +199,7 @@ func (s *Session) statNode(c *Call, n *node) error {
 }
 
 func (s *Session) statHandle(c *Call, n *node) error {
-	fd, err := s.pin(c, n)
+	fd, err := s.pinNamed(c, n)
 	if err != nil {
 		return err
 	}
@@ -198,7 +207,7 @@ func (s *Session) statHandle(c *Call, n *node) error {
 	return statFD(fd, &c.st)
 }
 
-// moved makes the nodes of oldName in oldDir those of newName in newDir.
+// moved makes the nodes of oldName in oldDir those of newName in newDir. s.names is held for writing since before the host knew.
 func (s *Session) moved(oldDir *node, oldName string, newDir *node, newName string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,6 +15,10 @@ type Session struct {
 	share *Share
 	msize atomic.Uint32 // the agreed size of messages
 
+	// names is held while files are found by their nodes' names, and for writing while one gets another name: on the host and
+	// here at once, or a request meanwhile would miss it. It is taken before mu.
+	names sync.RWMutex
+
 	mu       sync.Mutex
 	finished sync.Cond // a call has finished
 	flushers int       // Tflush messages that wait for that

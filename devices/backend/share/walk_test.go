@@ -1,6 +1,7 @@
 package share_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -103,4 +104,32 @@ func TestReplacedFileIsStale(t *testing.T) {
 	must(t, os.Remove(dir+"/f"))
 	_, _, _, err = f.GetAttr(p9.AttrMaskAll)
 	wantErrno(t, "getattr", err, unix.ENOENT)
+}
+
+// TestRenameAbove asks for a file whose descriptor is not kept, while the folder above it moves to and fro.
+func TestRenameAbove(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/one/sub/file", "content")
+	write(t, dir+"/other/file", "")
+	root := mount(t, share.Config{Path: dir, Limits: share.Limits{Handles: 1}})
+	file, other := walk(t, root, "one/sub/file"), walk(t, root, "other")
+	moved := make(chan error, 1)
+	go func() {
+		var errs []error
+		for range 500 {
+			errs = append(errs, root.RenameAt("one", other, "two"), other.RenameAt("two", root, "one"))
+		}
+		moved <- errors.Join(errs...)
+	}()
+	for {
+		if _, _, attr, err := file.GetAttr(p9.AttrMaskAll); err != nil || attr.Size != 7 {
+			t.Fatalf("attributes: %d bytes, %v", attr.Size, err)
+		}
+		select {
+		case err := <-moved:
+			must(t, err)
+			return
+		default:
+		}
+	}
 }
