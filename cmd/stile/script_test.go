@@ -17,7 +17,7 @@ import (
 )
 
 // tools is the folder with the programs that the tests run: stile itself, as make build
-// makes it; micro, an /init for guests without the agent; hardware, a driver for devices passed through; network and disk, what tries those.
+// makes it; micro, an /init for guests without the agent; hardware, a driver for devices passed through; network, disk and folders, what tries those.
 var tools string
 
 func TestMain(m *testing.M) {
@@ -36,7 +36,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	tools = dir
-	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network", "./testdata/disk"} {
+	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network", "./testdata/disk", "./testdata/folders"} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
@@ -84,6 +84,7 @@ func runScripts(t *testing.T, dir string) {
 			e.Setenv("PATH", tools+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv(images.EnvCache, cache.Dir())
 			e.Setenv("STILE_BINARY", filepath.Join(tools, "stile"))
+			e.Setenv("TOOLS", tools)
 			for _, name := range []string{"GOPROXY", "GOMODCACHE", "GOPATH", "GOCACHE", "GOFLAGS", "GONOSUMDB", "GONOSUMCHECK", "GOSUMDB"} {
 				e.Setenv(name, goEnv(name))
 			}
