@@ -197,7 +197,7 @@ func wrappedInUse(t *testing.T, p passed) {
 		t.Errorf("unbind: %v %s", err, out)
 	}
 	_ = cmd.Wait()
-	if cmd.ExitCode() == 0 || !strings.Contains(stderr.String(), "the host wants "+devices[1]+" back") {
+	if cmd.ExitCode() != guest.ExitDied || !strings.Contains(stderr.String(), "the host wants "+devices[1]+" back") {
 		t.Errorf("status %d: %s", cmd.ExitCode(), &stderr)
 	}
 	p.unwrap(t, map[string]string{labEduOf3: ".", "0000:02:00.1": ".", "0000:02:00.2": "e1000e"})
