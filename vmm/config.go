@@ -83,9 +83,17 @@ type Config struct {
 	// HideAsyncPF hides asynchronous page faults from the guest, which nested hosts
 	// under emulation do not always deliver.
 	HideAsyncPF bool
-	// HugePages takes RAM from the host's pool of 2 MiB pages while it has enough.
-	HugePages bool
+	// HugePages says what of the host's pool of 2 MiB pages is taken for RAM; "" nothing.
+	HugePages HugePages
 }
+
+// HugePages says when RAM is of the host's pool of 2 MiB pages.
+type HugePages string
+
+const (
+	PoolIfFree HugePages = "if-free" // while the pool has enough
+	PoolOnly   HugePages = "only"    // New fails otherwise
+)
 
 // Policy says what is to happen.
 type Policy string
@@ -126,6 +134,9 @@ func (c *Config) Validate() error {
 	}
 	if c.AgentPort && c.NoConsole {
 		fault("the agent's port is one of the virtio-console that is left out")
+	}
+	if c.HugePages == PoolOnly && c.Balloon {
+		fault("--balloon gives back small pages, and --hugepages has none")
 	}
 	if !c.OnReboot.valid() {
 		fault("on-reboot %q: must be %s or %s", c.OnReboot, RebootExit, RebootReset)
@@ -192,11 +203,16 @@ func CheckHostMemory(size uint64) error {
 
 // memory makes the guest's RAM.
 func (c *Config) memory(ranges []layout.Range) (*guestmem.Memory, error) {
-	if c.HugePages && !c.Balloon { // which gives back small ones
-		mem, err := guestmem.NewHuge(ranges)
-		if !errors.Is(err, unix.ENOMEM) {
-			return mem, err
-		}
+	if c.HugePages == "" || c.Balloon { // which gives back small ones
+		return guestmem.New(ranges)
+	}
+	mem, err := guestmem.NewHuge(ranges)
+	if !errors.Is(err, unix.ENOMEM) {
+		return mem, err
+	}
+	if c.HugePages == PoolOnly {
+		return nil, fmt.Errorf("the host's pool of pages of %s has not enough for %s of RAM: raise it by %d in /proc/sys/vm/nr_hugepages, or leave out --hugepages",
+			Bytes(memoryAlign), Bytes(c.Memory), c.Memory/memoryAlign)
 	}
 	return guestmem.New(ranges)
 }

@@ -99,7 +99,7 @@ func checkMemory(b vfio.Backend, c *Config) error {
 	if err := vfio.CheckMemlock(b, c.Memory); err != nil {
 		return err
 	}
-	if c.HugePages {
+	if c.HugePages != "" {
 		return nil
 	}
 	return vfio.CheckMemoryGroup(c.Memory)
@@ -226,7 +226,7 @@ func (h *hostDevices) mapRAM(ctx context.Context, v *VM, mem *guestmem.Memory) e
 	for _, r := range mem.Regions() {
 		m := DMAMap{IOVA: r.Start, Size: uint64(len(r.Bytes))}
 		err := vfio.Prefault(ctx, r.Bytes, runtime.NumCPU(), func(done int) {
-			if now := time.Now(); now.After(told) {
+			if now := time.Now(); now.After(told) && done < len(r.Bytes) {
 				told = now.Add(prefaultNotice)
 				v.notice(fmt.Sprintf("bringing RAM into place: %d of %d MiB at %#x after %.0f s", done>>20, len(r.Bytes)>>20, r.Start, now.Sub(begin).Seconds()))
 			}

@@ -22,6 +22,7 @@ func TestDeviceFaults(t *testing.T) {
 		`"type2"`:   {VFIO: "type2"},
 		`"perhaps"`: {OnUnplug: "perhaps"},
 		`"never"`:   {OnDeviceError: "never"},
+		"--balloon": {HugePages: PoolOnly, Balloon: true},
 	} {
 		c.Kernel, c.Memory = "k", MinMemory
 		if err := c.Validate(); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {

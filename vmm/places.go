@@ -18,15 +18,21 @@ type BAR struct {
 	Address uint64 // where the guest finds it
 }
 
+// DeviceBARs are those of one device.
+type DeviceBARs struct {
+	Name string // for errors
+	BARs []BAR
+}
+
 // ROMIndex is the index of the expansion ROM.
 const ROMIndex = pci.MaxBARs
 
 // PlaceBARs fills in the addresses at which New puts the devices' BARs, with RAM at ram: they
 // get theirs before the VM's own devices. The error names those that find no room.
-func PlaceBARs(ram []layout.Range, devices [][]BAR) error {
+func PlaceBARs(ram []layout.Range, devices []DeviceBARs) error {
 	var total, largest uint64
-	for _, bars := range devices {
-		for _, b := range bars {
+	for _, d := range devices {
+		for _, b := range d.BARs {
 			if b.Wide {
 				total, largest = total+roundUp(b.Size), max(largest, roundUp(b.Size))
 			}
@@ -37,8 +43,8 @@ func PlaceBARs(ram []layout.Range, devices [][]BAR) error {
 		return err
 	}
 	var functions []*pci.Function
-	for _, bars := range devices {
-		f, err := standIn(bars)
+	for _, d := range devices {
+		f, err := d.standIn()
 		if err != nil {
 			return err
 		}
@@ -50,9 +56,9 @@ func PlaceBARs(ram []layout.Range, devices [][]BAR) error {
 	if err := root.Assign(); err != nil {
 		return err
 	}
-	for i, bars := range devices {
-		for j := range bars {
-			bars[j].readAddress(functions[i])
+	for i, d := range devices {
+		for j := range d.BARs {
+			d.BARs[j].readAddress(functions[i])
 		}
 	}
 	return nil
@@ -66,9 +72,9 @@ func mmio64(ram []layout.Range, total, largest uint64) layout.Range {
 func roundUp(size uint64) uint64 { return 1 << bits.Len64(size-1) }
 
 // standIn returns a function with BARs that have nothing behind them.
-func standIn(bars []BAR) (*pci.Function, error) {
-	f := pci.NewFunction(pci.Header{Name: "plan"})
-	for _, b := range bars {
+func (d DeviceBARs) standIn() (*pci.Function, error) {
+	f := pci.NewFunction(pci.Header{Name: d.Name})
+	for _, b := range d.BARs {
 		var err error
 		if b.Index == ROMIndex {
 			err = f.SetROM(pci.BAR{Size: max(pci.LeastROM, roundUp(b.Size))})

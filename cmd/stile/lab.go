@@ -158,6 +158,9 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	if spec.Balloon {
 		args = append(args, "--balloon")
 	}
+	if spec.HugePages {
+		args = append(args, "--hugepages")
+	}
 	if spec.NoRNG {
 		args = append(args, "--rng=false")
 	}

@@ -97,6 +97,7 @@ func TestPassthrough(t *testing.T) {
 		p.refused(t, []string{"--device", labNIC}, "e1000e", labNIC+",bind")
 		p.refused(t, []string{"--device", "0000:33:00.0"}, "0000:33:00.0")
 		p.refused(t, []string{"--device", labNIC + ",steal"}, "steal")
+		p.refused(t, []string{"--hugepages", "-m", "1600M"}, "not enough for 1600M", "800 in /proc/sys/vm/nr_hugepages")
 		if d := p.driver(t, labNIC); d != "e1000e" {
 			t.Errorf("something was changed: the NIC's driver is %s", d)
 		}
@@ -129,7 +130,7 @@ set +e; `+linkScript, "-c", "2", "--vfio", backend, "-a", "e1000e.IntMode="+mode
 func wholeGroups(t *testing.T, p passed) {
 	// One on for good, so that it has BARs that the others reach.
 	out := p.guest(t, "cat /sys/bus/pci/devices/*/device; $1 edu 0x1234:0x11e8; echo 1 > $(dirname $(grep -l 0x11e8 /sys/bus/pci/devices/*/device | head -1))/enable",
-		"--json", nestedReport, "--vfio", "legacy", "--device", labEduOf3+",bind", "--device", "02:00.1,bind",
+		"--json", nestedReport, "--vfio", "legacy", "--hugepages", "--device", labEduOf3+",bind", "--device", "02:00.1,bind",
 		"--device", "/sys/bus/pci/devices/0000:02:00.2,bind", "--device", labBridged+",bind", "--device", "04:02.0,bind", "--device", "04:03.0,bind")
 	if strings.Count(out, "0x11e8") != 4 || strings.Count(out, "0x10d3") != 2 || strings.Count(out, "fine") != 4 {
 		t.Error(out)

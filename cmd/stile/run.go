@@ -109,6 +109,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&f.spec.Append, "append", "a", nil, "words to add to the kernel's command line; repeatable")
 	fs.IntVarP(&f.spec.CPUs, "cpus", "c", 1, "number of CPUs")
 	fs.VarP(&f.memory, "memory", "m", "guest RAM, such as 512M or 2G")
+	fs.BoolVar(&f.spec.HugePages, "hugepages", false, "take guest RAM from the host's pool of 2 MiB pages (default: transparent huge pages where the host makes some)")
 	fs.StringVar(&f.spec.Root, "root", guest.RootHost, "the guest's root: host, none, uroot, a folder, or a disk image whose changes are thrown away")
 	addFolderFlags(fs, &f.spec.Folders)
 	addDiskFlag(fs, &f.spec.Disks)

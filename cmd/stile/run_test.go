@@ -19,7 +19,7 @@ func TestLabGetsEveryFlag(t *testing.T) {
 		"ro": dir, "rw": "/a=" + dir, "cow": "/b=" + dir, "disk": filepath.Join(dir, "d") + ",cow", "net": "user", "env": "A=b",
 		"user": "1:2", "cwd": "/", "timeout": "1m0s", "boot-timeout": "2m0s", "on-oops": "stop", "on-reboot": "reset", "name": "web",
 		"console-log": "log", "json": "report", "vsock": "7", "device": "01:00.0,bind", "vfio": "legacy", "on-unplug": "warn",
-		"on-device-error": "warn", "tty": "true", "keep-going": "true", "rng": "false", "power-off": "true", "balloon": "true",
+		"on-device-error": "warn", "tty": "true", "keep-going": "true", "rng": "false", "power-off": "true", "balloon": "true", "hugepages": "true",
 		"dry-run": "true", "verbose": "true",
 	}
 	// Where the nested host is, and how it is made, is not its own affair.

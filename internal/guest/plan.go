@@ -87,18 +87,19 @@ func planOn(host *hostpci.Host, s Spec) (*DevicePlan, error) {
 	}
 	for i, d := range p.Devices {
 		for j := range d.BARs {
-			d.BARs[j].Guest = bars[i][j].Address
+			d.BARs[j].Guest = bars[i].BARs[j].Address
 		}
 	}
 	return p, nil
 }
 
 // bars returns the BARs of each device as they are to be placed.
-func (p *DevicePlan) bars() [][]vmm.BAR {
-	devices := make([][]vmm.BAR, len(p.Devices))
+func (p *DevicePlan) bars() []vmm.DeviceBARs {
+	devices := make([]vmm.DeviceBARs, len(p.Devices))
 	for i, d := range p.Devices {
+		devices[i].Name = d.Name
 		for _, b := range d.BARs {
-			devices[i] = append(devices[i], vmm.BAR{Index: b.Index, Size: guestSize(b.BAR), IO: b.IO, Wide: b.Wide})
+			devices[i].BARs = append(devices[i].BARs, vmm.BAR{Index: b.Index, Size: guestSize(b.BAR), IO: b.IO, Wide: b.Wide})
 		}
 	}
 	return devices

@@ -48,8 +48,9 @@ type Spec struct {
 	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
 	Append      []string      `json:"append,omitempty"`    // words for the kernel's command line
 	CPUs        int           `json:"cpus,omitempty"`
-	Memory      uint64        `json:"memory,omitempty"` // bytes
-	Root        string        `json:"root,omitempty"`   // RootHost, RootNone, RootURoot, a folder or a disk image
+	Memory      uint64        `json:"memory,omitempty"`     // bytes
+	HugePages   bool          `json:"huge_pages,omitempty"` // RAM of the host's pool only
+	Root        string        `json:"root,omitempty"`       // RootHost, RootNone, RootURoot, a folder or a disk image
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
 	NoRNG       bool          `json:"no_rng,omitempty"` // leave out virtio-rng
@@ -73,6 +74,17 @@ type Spec struct {
 	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
 	OnUnplug      string   `json:"on_unplug,omitempty"`       // a vmm.Policy
 	OnDeviceError string   `json:"on_device_error,omitempty"` // a vmm.Policy
+}
+
+// hugePages is what the VM takes of the host's pool: in the lab what is free, as L1 may have no others.
+func (s Spec) hugePages() vmm.HugePages {
+	switch {
+	case s.HugePages:
+		return vmm.PoolOnly
+	case Nested():
+		return vmm.PoolIfFree
+	}
+	return ""
 }
 
 // keeps reports whether the guest has to power off in order at its end: where it was asked for, and where drivers
