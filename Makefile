@@ -1,6 +1,6 @@
 # make run   builds stile, installs what is missing, boots a VM and runs a command in it
 # make test  does the same for the whole test suite
-# make soak  long runs and fuzzing; make bench  measurements; see CONTRIBUTING.md
+# make soak  long runs; make fuzz; make race  the race detector; make bench  measurements; see CONTRIBUTING.md
 
 GO      ?= go
 BIN     := bin/stile
@@ -8,7 +8,7 @@ VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 
 export CGO_ENABLED = 0
 
-.PHONY: all run test check soak bench fuzz clean deps build
+.PHONY: all run test check race soak bench fuzz clean deps build
 
 all: build
 
@@ -27,6 +27,11 @@ check:
 
 test: deps check
 	hack/test
+
+# The race detector is C's, and its programs are linked with the C library.
+race: export CGO_ENABLED = 1
+race:
+	$(GO) test -race -short ./...
 
 soak: deps
 	hack/soak
