@@ -77,7 +77,10 @@ func (v *victim) heal(bar uint64) {
 func (v *victim) queues() int { return len(v.info.QueueSizes) }
 
 // start brings the device up with all that it offers.
-func (v *victim) start() { v.d.Start(v.d.Features(), v.queues()+1) }
+func (v *victim) start() {
+	v.d.Reset() // one that is under way takes no writes, such as those by which features are read
+	v.d.Start(v.d.Features(), v.queues()+1)
+}
 
 // kickAll rings every queue.
 func (v *victim) kickAll() {
