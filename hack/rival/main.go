@@ -49,17 +49,18 @@ func main() {
 	runs := flag.Int("runs", 7, "how often each runs")
 	image := flag.String("kernel", "", "the guest's bzImage")
 	kvmtool := flag.String("kvmtool", "", "a static lkvm, to be compared")
-	parts := flag.String("parts", "boot", "what is compared: boot, disk, net")
+	parts := flag.String("parts", "boot", "what is compared: boot, disk, net, folder")
+	mib := flag.Int("read", 1024, "how much of a file in a shared folder is read, in MiB: at most 1024")
 	stile := flag.String("stile", "bin/stile", "the stile to be compared")
 	flag.Parse()
-	if err := run(*runs, *image, *kvmtool, *stile, *parts); err != nil {
+	if err := run(*runs, *mib, *image, *kvmtool, *stile, *parts); err != nil {
 		fmt.Fprintln(os.Stderr, "rival:", err)
 		os.Exit(1)
 	}
 }
 
-func run(runs int, image, kvmtool, stile, parts string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+func run(runs, mib int, image, kvmtool, stile, parts string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Hour)
 	defer cancel()
 	host, err := guest.OpenLab(ctx, guest.LabSpec{}, os.Stderr)
 	if err != nil {
@@ -81,7 +82,12 @@ func run(runs int, image, kvmtool, stile, parts string) error {
 		}
 	}
 	if strings.Contains(parts, "net") {
-		return compareNetworks(ctx, host, vmms, runs)
+		if err := compareNetworks(ctx, host, vmms, runs); err != nil {
+			return err
+		}
+	}
+	if strings.Contains(parts, "folder") {
+		return compareFolders(ctx, host, vmms, runs, mib)
 	}
 	return nil
 }
@@ -189,7 +195,7 @@ func shell(ctx context.Context, host *guest.LabHost, script string, args ...stri
 
 // measure runs one VMM; its guest must reach userspace.
 func measure(ctx context.Context, host *guest.LabHost, args []string) (time.Duration, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var output bytes.Buffer
 	stdin, never := io.Pipe() // a VMM whose input ends may end with it

@@ -1,5 +1,6 @@
-// Command init is the first process of a guest that is only measured: it says that it runs, measures a disk or a network
-// where there is one, and resets the machine. "serve ADDRESS" is the host's end of that network.
+// Command init is the first process of a guest that is only measured: it says that it runs, measures a disk, a network or
+// a shared folder where there is one, and resets the machine. "serve ADDRESS" is the host's end of that network, "make DIR" fills a
+// folder, "folder DIR" measures one that is mounted.
 package main
 
 import (
@@ -13,7 +14,7 @@ import (
 
 func main() {
 	if os.Getpid() != 1 {
-		work := map[string]func(string) error{"serve": serveNet}[os.Args[1]]
+		work := map[string]func(string) error{"serve": serveNet, "make": makeFolder, "folder": measureFolder}[os.Args[1]]
 		if err := work(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -26,6 +27,9 @@ func main() {
 	}
 	if err := measureNet(); err != nil {
 		fmt.Println("net:", err)
+	}
+	if err := measureShared(); err != nil {
+		fmt.Println("folder:", err)
 	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
