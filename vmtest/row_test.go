@@ -30,7 +30,8 @@ func TestCommandsInARow(t *testing.T) {
 	var guestBefore guestLeft
 	for i := range commands {
 		if i == rowShort/2 {
-			before, guestBefore = countLeft(t), countGuest(t, vm)
+			guestBefore = countGuest(t, vm) // first: the VMM keeps a descriptor for each file that the guest knows
+			before = countLeft(t)
 		}
 		want := fmt.Sprintf("in %d", i)
 		cmd := vm.Command(t.Context(), "cat")
