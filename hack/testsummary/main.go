@@ -1,5 +1,5 @@
 // Command testsummary reads the output of go test -json and prints what a person
-// wants at the end: failures whole, a line for each package, what was skipped and why,
+// wants at the end: failures whole, a line for each package, what was skipped and why, what took longest,
 // and the totals.
 package main
 
@@ -12,6 +12,9 @@ import (
 	"sort"
 	"strings"
 )
+
+// slowest is how many of the slowest tests are named.
+const slowest = 12
 
 type event struct {
 	Action  string
@@ -27,6 +30,7 @@ func main() {
 	output := make(map[test]*strings.Builder)
 	counts := make(map[string]int)
 	reasons := make(map[string]int)
+	var took []event
 	scanner := bufio.NewScanner(os.Stdin)
 	scanner.Buffer(nil, 16<<20)
 	for scanner.Scan() {
@@ -55,12 +59,19 @@ func main() {
 			continue
 		}
 		counts[e.Action]++
+		if !strings.Contains(e.Test, "/") {
+			took = append(took, e)
+		}
 		if e.Action == "skip" {
 			reasons[reason(text(output[key]))]++
 		}
 	}
 	for _, r := range sorted(reasons) {
 		fmt.Printf("skipped %d: %s\n", reasons[r], r)
+	}
+	sort.Slice(took, func(i, j int) bool { return took[i].Elapsed > took[j].Elapsed })
+	for _, e := range took[:min(slowest, len(took))] {
+		fmt.Printf("took %.0f s: %s %s\n", e.Elapsed, e.Package, e.Test)
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", counts["pass"], counts["fail"], counts["skip"])
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -66,17 +67,16 @@ func lie(how string) error {
 	}
 }
 
-// flood sends data for a stream without end, whatever its window is.
+// flood sends one frame of data for a stream, larger than any window, and does not stop at its end.
 func flood(port io.Writer, stream uint32) error {
-	const size = 1 << 20
-	frame := make([]byte, 12+size) // version, data, flags, stream, length
-	frame[4], frame[5], frame[6], frame[7] = byte(stream>>24), byte(stream>>16), byte(stream>>8), byte(stream)
-	frame[9] = size >> 16
-	for {
-		if _, err := port.Write(frame); err != nil {
-			return err
-		}
+	header := make([]byte, 12) // version, data, flags, stream, length
+	binary.BigEndian.PutUint32(header[4:], stream)
+	binary.BigEndian.PutUint32(header[8:], 1<<30)
+	_, err := port.Write(header)
+	for data := make([]byte, 1<<20); err == nil; {
+		_, err = port.Write(data)
 	}
+	return err
 }
 
 // openPort opens the agent's channel.
