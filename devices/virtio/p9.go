@@ -28,9 +28,9 @@ const (
 // P9 is a virtio 9P transport (device 9): a folder that the guest mounts with v9fs by its tag.
 // One session of the share lasts from one reset to the next.
 //
-// The queue's goroutine takes requests in order and hands each to a worker, because the host's
-// file system may take its time. Requests are decoded from a copy; file data goes between host
-// file and guest memory directly. Responses return in the order in which they are done.
+// The queue's goroutine takes requests in order. It answers itself what the host has at hand, which is most of what a guest
+// asks, and hands the rest to workers, because the host's file system may take its time. Requests are decoded from a copy; file data
+// goes between host file and guest memory directly. Responses return in the order in which they are done.
 type P9 struct {
 	share  *share.Share
 	config []byte // tag_len[2] tag
@@ -98,8 +98,8 @@ func (d *P9) Serve(q *Queue) error {
 	return nil
 }
 
-// next gives the next request to a worker and reports whether there was one. It waits while all
-// workers are busy.
+// next answers the next request, or gives it to a worker, and reports whether there was one. It waits while all workers are
+// busy.
 func (d *P9) next(q *Queue) (bool, error) {
 	r := d.request(q)
 	if r == nil {
@@ -112,7 +112,11 @@ func (d *P9) next(q *Queue) (bool, error) {
 	}
 	r.call.In, r.call.Out = r.chain.Readable(), r.chain.Writable()
 	d.session.Begin(&r.call)
-	d.work <- r
+	if n, done := d.session.Try(&r.call); done {
+		d.finish(r, n)
+	} else {
+		d.work <- r
+	}
 	return true, nil
 }
 
@@ -136,16 +140,19 @@ func (d *P9) request(q *Queue) *p9Request {
 	}
 }
 
-// worker handles requests until the reset. A response for which the guest left no room is
-// empty.
+// worker handles requests until the reset.
 func (d *P9) worker() {
 	for r := range d.work {
-		n := d.session.Handle(&r.call)
-		d.queue.Release(&r.chain, uint32(n))
-		d.session.Finish(&r.call)
-		_ = d.queue.Interrupt() // fails only when the VM is ending
-		d.idle <- r
+		d.finish(r, d.session.Handle(&r.call))
 	}
+}
+
+// finish gives the guest a response of n bytes: none where it left no room for any.
+func (d *P9) finish(r *p9Request, n int) {
+	d.queue.Release(&r.chain, uint32(n))
+	d.session.Finish(&r.call)
+	_ = d.queue.Interrupt() // fails only when the VM is ending
+	d.idle <- r
 }
 
 // Reset implements Device. It waits for requests under way, which the host's file system may

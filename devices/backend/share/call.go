@@ -25,6 +25,7 @@ type Call struct {
 	typ    uint8
 	tag    uint16
 	broken bool   // the request is no message
+	atHand bool   // to be done at once or not at all
 	size   int    // bytes of the request
 	serial uint64 // tells the uses of one Call apart
 	body   decoder

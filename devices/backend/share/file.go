@@ -113,7 +113,12 @@ func (s *Session) read(c *Call, d *decoder) error {
 	if err != nil {
 		return err
 	}
-	got, err := vectorIO(unix.SYS_PREADV, file.fd, c.vector(c.Out, dataBytes, n), pos)
+	var got int
+	if c.atHand {
+		got, err = c.readAtHand(file.fd, n, pos)
+	} else {
+		got, err = vectorIO(unix.SYS_PREADV, file.fd, c.vector(c.Out, dataBytes, n), pos, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -145,7 +150,7 @@ func (s *Session) write(c *Call, d *decoder) error {
 	if err != nil {
 		return err
 	}
-	n, err := vectorIO(unix.SYS_PWRITEV, file.fd, data, pos)
+	n, err := vectorIO(unix.SYS_PWRITEV, file.fd, data, pos, 0)
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func fuzzSession(t *testing.T, readOnly bool, in []byte) {
 		g.call.In, g.call.Out = [][]byte{in[3 : 3+size]}, [][]byte{g.resp[:room]}
 		in = in[3+size:]
 		g.Begin(&g.call)
-		if n := g.Handle(&g.call); n > room || n != 0 && n != int(binary.LittleEndian.Uint32(g.resp)) {
+		if n := g.answer(&g.call); n > room || n != 0 && n != int(binary.LittleEndian.Uint32(g.resp)) {
 			t.Fatalf("response of %d bytes in %d: % x", n, room, g.resp[:min(n, room, 100)])
 		}
 		g.Finish(&g.call)

@@ -70,14 +70,14 @@ func readlinkFD(fd int, buf []byte) (int, error) {
 	return int(n), nil
 }
 
-// vectorIO is preadv(2) or pwritev(2), by the number.
-func vectorIO(number uintptr, fd int, iov []unix.Iovec, off int64) (int, error) {
+// vectorIO is preadv(2), pwritev(2), or preadv2(2) with its flags, by the number.
+func vectorIO(number uintptr, fd int, iov []unix.Iovec, off int64, flags uintptr) (int, error) {
 	if len(iov) == 0 {
 		return 0, nil
 	}
 	for {
 		n, _, e := unix.Syscall6(number, uintptr(fd), uintptr(unsafe.Pointer(&iov[0])),
-			uintptr(len(iov)), uintptr(off), 0, 0)
+			uintptr(len(iov)), uintptr(off), 0, flags)
 		if e == 0 {
 			return int(n), nil
 		}
