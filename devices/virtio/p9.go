@@ -3,6 +3,7 @@ package virtio
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/stile-vmm/stile/devices/backend/share"
@@ -116,6 +117,7 @@ func (d *P9) next(q *Queue) (bool, error) {
 		d.finish(r, n)
 	} else {
 		d.work <- r
+		runtime.Gosched() // the worker goes on at once on this thread; waking another for it takes longer than most requests
 	}
 	return true, nil
 }
