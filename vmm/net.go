@@ -45,7 +45,7 @@ func (c *Config) validateNets(fault func(format string, args ...any)) {
 		fault("%d network cards: at most %d", len(c.Nets), maxNets)
 	}
 	taps := make(map[string]bool)
-	forwards := make(map[netip.AddrPort]bool)
+	forwards := make(map[usernet.Port]bool)
 	for i := range c.Nets {
 		n := &c.Nets[i]
 		if err := n.validate(); err != nil {
@@ -56,12 +56,12 @@ func (c *Config) validateNets(fault func(format string, args ...any)) {
 		}
 		taps[n.Name] = true
 		for _, f := range n.User.Forwards {
-			if forwards[f.Host] && f.Host.Port() != 0 {
-				fault("%v is forwarded twice", f.Host)
+			if forwards[f.Port()] && f.Host.Port() != 0 {
+				fault("%v is forwarded twice", f.Port())
 			}
 		}
 		for _, f := range n.User.Forwards {
-			forwards[f.Host] = true
+			forwards[f.Port()] = true
 		}
 	}
 }

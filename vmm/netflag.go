@@ -12,7 +12,7 @@ import (
 )
 
 // NetSyntax is what ParseNet takes.
-const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT]…[,cidr=NETWORK][,dns=IP[:PORT]], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
+const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…[,cidr=NETWORK][,dns=IP[:PORT]], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
 
 // ParseNet reads a network card, as on the command line. The error says all faults that are in the text.
 func ParseNet(text string) (Net, error) {
@@ -78,11 +78,12 @@ func parseMAC(text string) (mac [6]byte, err error) {
 	return mac, nil
 }
 
-// parseForward reads [HOSTIP:]PORT:GUESTPORT. Without an address the port is open to this host alone.
+// parseForward reads [HOSTIP:]PORT:GUESTPORT[/udp]. Without an address the port is open to this host alone.
 func parseForward(text string) (usernet.Forward, error) {
 	wrong := func() (usernet.Forward, error) {
-		return usernet.Forward{}, errors.New("must be [HOSTIP:]PORT:GUESTPORT, such as 8022:22 or 0.0.0.0:8022:22")
+		return usernet.Forward{}, errors.New("must be [HOSTIP:]PORT:GUESTPORT[/udp], such as 8022:22 or 0.0.0.0:8053:53/udp")
 	}
+	text, isUDP := strings.CutSuffix(strings.TrimSuffix(text, "/tcp"), "/udp")
 	host, guestText, ok := cutLast(text)
 	if !ok {
 		return wrong()
@@ -98,7 +99,7 @@ func parseForward(text string) (usernet.Forward, error) {
 	if err != nil {
 		return wrong()
 	}
-	return usernet.Forward{Host: at, Guest: uint16(guest)}, nil
+	return usernet.Forward{Host: at, Guest: uint16(guest), UDP: isUDP}, nil
 }
 
 func cutLast(s string) (before, after string, ok bool) {

@@ -7,16 +7,16 @@ import (
 )
 
 func TestParseNet(t *testing.T) {
-	n, err := ParseNet("user,fwd=8022:22,fwd=0.0.0.0:80:8080,fwd=[::1]:81:81,cidr=192.168.7.0/24,dns=192.0.2.1,mac=02:00:00:00:00:07")
+	n, err := ParseNet("user,fwd=8022:22,fwd=0.0.0.0:80:8080,fwd=[::1]:81:81,fwd=80:53/udp,cidr=192.168.7.0/24,dns=192.0.2.1,mac=02:00:00:00:00:07")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Kind != NetUser || len(n.User.Forwards) != 3 || n.User.Resolver.String() != "192.0.2.1:53" || n.MAC != [6]byte{2, 0, 0, 0, 0, 7} {
+	if n.Kind != NetUser || len(n.User.Forwards) != 4 || n.User.Resolver.String() != "192.0.2.1:53" || n.MAC != [6]byte{2, 0, 0, 0, 0, 7} {
 		t.Errorf("%+v", n)
 	}
-	for i, want := range []string{"127.0.0.1:8022 22", "0.0.0.0:80 8080", "[::1]:81 81"} {
+	for i, want := range []string{"127.0.0.1:8022 22", "0.0.0.0:80 8080", "[::1]:81 81", "127.0.0.1:80/udp 53"} {
 		f := n.User.Forwards[i]
-		if got := fmt.Sprint(f.Host, f.Guest); got != want {
+		if got := fmt.Sprint(f.Port(), f.Guest); got != want {
 			t.Errorf("forward %d: %s, want %s", i, got, want)
 		}
 	}

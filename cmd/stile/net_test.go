@@ -126,7 +126,7 @@ func answerName(query []byte) []byte {
 func TestTap(t *testing.T) {
 	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton"})}
 	network := filepath.Join(tools, "network")
-	cmd := p.Command(t.Context(), network, "host", filepath.Join(tools, "stile"), "run", "-c", "2", "--net", "tap=tap0,ip=10.9.0.2/24",
+	cmd := p.Command(t.Context(), network, "host", "tap", filepath.Join(tools, "stile"), "run", "-c", "2", "--net", "tap=tap0,ip=10.9.0.2/24",
 		"--", network, "tap")
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "all tap right") {

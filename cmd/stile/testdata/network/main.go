@@ -1,5 +1,5 @@
-// Command network tries a guest's network: "user" one without privileges, "tap" one with the nested host at the other end, which
-// "host" makes and runs stile on.
+// Command network tries a guest's network: "user" one without privileges, "tap" and "macvtap" ones with the nested host at the other
+// end, where "host tap" and "host macvtap" make them and run stile.
 package main
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,10 +28,11 @@ const (
 	name    = "guest.example."
 	answer  = "192.0.2.77"
 	ours    = "10.9.0.1"
+	guests  = "10.9.0.2"
 )
 
 func main() {
-	modes := map[string]func([]string) error{"user": user, "tap": tap, "host": host}
+	modes := map[string]func([]string) error{"user": user, "tap": tap, "macvtap": macvtap, "host": host}
 	if err := modes[os.Args[1]](os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
 		os.Exit(1)
@@ -130,13 +132,26 @@ func tap([]string) error {
 	if err != nil || len(queues) != 2 {
 		return fmt.Errorf("queues %v, %w", queues, err)
 	}
+	return bothWays(2) // by other ports, which other queues serve
+}
+
+// macvtap takes the address that nobody gives a macvtap's card, and transfers.
+func macvtap([]string) error {
+	if err := up("eth0", guests); err != nil {
+		return err
+	}
+	return bothWays(1)
+}
+
+// bothWays transfers to the nested host and from it, that many times.
+func bothWays(times int) error {
 	want, err := sum(data())
 	if err != nil {
 		return err
 	}
 	begin := time.Now()
-	defer func() { rate("tap, both ways in turn", begin, 4*size) }()
-	for range 2 { // by other ports, which other queues serve
+	defer func() { rate("both ways in turn", begin, 2*times*size) }()
+	for range times {
 		c, err := net.Dial("tcp", ours+":7000")
 		if err != nil {
 			return err
@@ -152,10 +167,12 @@ func tap([]string) error {
 	return nil
 }
 
-// host makes a tap with several queues, serves on it, and runs stile.
-func host(command []string) error {
-	if err := makeTap("tap0"); err != nil {
-		return fmt.Errorf("make a tap: %w", err)
+// host makes an interface, serves on it, and runs stile.
+func host(args []string) error {
+	kind, command := args[0], args[1:]
+	makers := map[string]func() error{"tap": makeTap, "macvtap": makeMacvtap}
+	if err := makers[kind](); err != nil {
+		return fmt.Errorf("make a %s: %w", kind, err)
 	}
 	l, err := net.Listen("tcp", ours+":7000")
 	if err != nil {
@@ -180,7 +197,24 @@ func host(command []string) error {
 	return cmd.Run()
 }
 
-func makeTap(name string) error {
+// makeMacvtap makes macvtap0 on one end of a cable, and gives the other end, which stands for another host, our address.
+func makeMacvtap() error {
+	for _, words := range []string{
+		"link add cable type veth peer name other",
+		"link add link cable name macvtap0 type macvtap mode bridge",
+		"link set cable up",
+		"link set macvtap0 up",
+	} {
+		if out, err := exec.Command("ip", strings.Fields(words)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", words, err, out)
+		}
+	}
+	return up("other", ours)
+}
+
+// makeTap makes tap0, with several queues.
+func makeTap() error {
+	const name = "tap0"
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -197,6 +231,11 @@ func makeTap(name string) error {
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
 		return err
 	}
+	return up(name, ours)
+}
+
+// up gives an interface an address and switches it on.
+func up(name, address string) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -206,11 +245,12 @@ func makeTap(name string) error {
 		request uint
 		set     func(*unix.Ifreq) error
 	}{
-		{unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr(net.ParseIP(ours).To4()) }},
+		{unix.SIOCSIFADDR, func(r *unix.Ifreq) error { return r.SetInet4Addr(net.ParseIP(address).To4()) }},
 		{unix.SIOCSIFNETMASK, func(r *unix.Ifreq) error { return r.SetInet4Addr([]byte{255, 255, 255, 0}) }},
 		{unix.SIOCSIFFLAGS, func(r *unix.Ifreq) error { r.SetUint16(unix.IFF_UP); return nil }},
 	} {
-		if ifr, err = unix.NewIfreq(name); err != nil {
+		ifr, err := unix.NewIfreq(name)
+		if err != nil {
 			return err
 		}
 		if err := step.set(ifr); err != nil {

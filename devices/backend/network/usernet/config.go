@@ -19,10 +19,28 @@ type Config struct {
 	MAC [6]byte
 }
 
-// Forward leads TCP connections to an address of the host to a port of the guest.
+// Forward leads TCP connections, or datagrams, to an address of the host to a port of the guest.
 type Forward struct {
 	Host  netip.AddrPort // port 0 chooses one: see Stack.Forwards
 	Guest uint16
+	UDP   bool
+}
+
+// Port is what a forward takes of the host.
+type Port struct {
+	netip.AddrPort
+	UDP bool
+}
+
+// Port returns it.
+func (f Forward) Port() Port { return Port{f.Host, f.UDP} }
+
+// String names the protocol where it is not TCP.
+func (p Port) String() string {
+	if p.UDP {
+		return p.AddrPort.String() + "/udp"
+	}
+	return p.AddrPort.String()
 }
 
 // defaultCIDR is the network that other VMMs have by default, too.
@@ -50,17 +68,17 @@ func (c *Config) Validate() error {
 	} else if a := p.Addr(); a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
 		faults = append(faults, fmt.Errorf("network %v is not one for hosts", p))
 	}
-	seen := make(map[netip.AddrPort]bool)
+	seen := make(map[Port]bool)
 	for _, f := range c.Forwards {
 		switch {
 		case !f.Host.IsValid():
 			faults = append(faults, fmt.Errorf("forward to port %d of the guest: no address of the host", f.Guest))
 		case f.Guest == 0:
 			faults = append(faults, fmt.Errorf("forward of %v: no port of the guest", f.Host))
-		case seen[f.Host] && f.Host.Port() != 0:
-			faults = append(faults, fmt.Errorf("%v is forwarded twice", f.Host))
+		case seen[f.Port()] && f.Host.Port() != 0:
+			faults = append(faults, fmt.Errorf("%v is forwarded twice", f.Port()))
 		}
-		seen[f.Host] = true
+		seen[f.Port()] = true
 	}
 	return errors.Join(faults...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -33,7 +34,7 @@ type Stack struct {
 	stack     *stack.Stack
 	dhcp      dhcpServer
 
-	forwards []net.Listener
+	forwards []open
 	conns    chan struct{} // a token for each TCP connection
 	flows    chan struct{} // and for each UDP flow
 	queries  chan struct{} // and for each name that is asked for
@@ -42,6 +43,12 @@ type Stack struct {
 	cancel context.CancelFunc
 	mu     sync.Mutex // guards work's growth against Close
 	work   sync.WaitGroup
+}
+
+// open is a port of the host that leads into the guest.
+type open struct {
+	io.Closer
+	at netip.AddrPort
 }
 
 // New makes a network and listens for its forwards. The error says all of those that can't be had.
@@ -148,8 +155,8 @@ func (s *Stack) Close() error {
 	s.cancel()
 	s.mu.Unlock()
 	var errs []error
-	for _, l := range s.forwards {
-		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+	for _, f := range s.forwards {
+		if err := f.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

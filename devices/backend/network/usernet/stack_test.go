@@ -117,7 +117,7 @@ func TestTCPReset(t *testing.T) {
 
 func TestForward(t *testing.T) {
 	g := newGuest(t, Config{Forwards: []Forward{
-		{netip.MustParseAddrPort("127.0.0.1:0"), 22}, {netip.MustParseAddrPort("127.0.0.1:0"), 23},
+		{Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 22}, {Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 23},
 	}}, allOffloads)
 	ports := g.s.Forwards()
 	l, err := gonet.ListenTCP(g.stack, tcpip.FullAddress{NIC: nic, Port: 22}, ipv4.ProtocolNumber)
@@ -154,7 +154,7 @@ func TestForward(t *testing.T) {
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a port that the guest does not serve: %v", err)
 	}
-	if _, err := New(Config{Forwards: []Forward{{ports[0], 1}, {netip.MustParseAddrPort("192.0.2.1:1"), 2}}}); err == nil ||
+	if _, err := New(Config{Forwards: []Forward{{Host: ports[0], Guest: 1}, {Host: netip.MustParseAddrPort("192.0.2.1:1"), Guest: 2}}}); err == nil ||
 		!strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), "192.0.2.1") {
 		t.Errorf("forwards that can't be had: %v", err)
 	}
@@ -249,7 +249,7 @@ func TestResolvers(t *testing.T) {
 func TestValidate(t *testing.T) {
 	bad := Config{
 		CIDR:     netip.MustParsePrefix("fd00::/64"),
-		Forwards: []Forward{{netip.MustParseAddrPort("127.0.0.1:1"), 0}, {netip.AddrPort{}, 1}, {netip.MustParseAddrPort("127.0.0.1:1"), 1}},
+		Forwards: []Forward{{Host: netip.MustParseAddrPort("127.0.0.1:1"), Guest: 0}, {Host: netip.AddrPort{}, Guest: 1}, {Host: netip.MustParseAddrPort("127.0.0.1:1"), Guest: 1}, {Host: netip.MustParseAddrPort("127.0.0.1:1"), Guest: 1, UDP: true}},
 	}
 	err := bad.Validate()
 	if err == nil {

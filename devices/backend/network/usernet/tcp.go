@@ -77,22 +77,37 @@ func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 func (s *Stack) listen(forwards []Forward) error {
 	var faults []error
 	for _, f := range forwards {
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(f.Host))
-		if err != nil {
-			faults = append(faults, fmt.Errorf("forward %v to the guest's port %d: %w", f.Host, f.Guest, err))
-			continue
+		if err := s.listenOne(f); err != nil {
+			faults = append(faults, fmt.Errorf("forward %v to the guest's port %d: %w", f.Port(), f.Guest, err))
 		}
-		s.forwards = append(s.forwards, l)
-		s.work.Go(func() { s.forward(l, f.Guest) })
 	}
 	return errors.Join(faults...)
+}
+
+func (s *Stack) listenOne(f Forward) error {
+	if f.UDP {
+		u, err := s.listenUDP(f)
+		if err != nil {
+			return err
+		}
+		s.forwards = append(s.forwards, open{u.host, u.host.LocalAddr().(*net.UDPAddr).AddrPort()})
+		s.work.Go(u.run)
+		return nil
+	}
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(f.Host))
+	if err != nil {
+		return err
+	}
+	s.forwards = append(s.forwards, open{l, l.Addr().(*net.TCPAddr).AddrPort()})
+	s.work.Go(func() { s.forward(l, f.Guest) })
+	return nil
 }
 
 // Forwards returns the addresses of the host that lead into the guest, in Config's order.
 func (s *Stack) Forwards() []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, l := range s.forwards {
-		out = append(out, l.Addr().(*net.TCPAddr).AddrPort())
+	for _, f := range s.forwards {
+		out = append(out, f.at)
 	}
 	return out
 }
@@ -116,16 +131,20 @@ func (s *Stack) forward(l *net.TCPListener, port uint16) {
 
 // forwardOne connects a connection of the host to a port of the guest.
 func (s *Stack) forwardOne(host *net.TCPConn, port uint16) {
-	to := tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(s.addresses.Guest.Addr().As4()), Port: port}
 	ctx, cancel := context.WithTimeout(s.ctx, dialLimit)
 	defer cancel()
 	var queue waiter.Queue
-	endpoint, guest, err := s.dialGuest(ctx, &queue, to)
+	endpoint, guest, err := s.dialGuest(ctx, &queue, s.guest(port))
 	if err != nil {
 		reset(host)
 		return
 	}
 	s.relay(endpoint, guest, host)
+}
+
+// guest returns the address of a port of the guest.
+func (s *Stack) guest(port uint16) tcpip.FullAddress {
+	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(s.addresses.Guest.Addr().As4()), Port: port}
 }
 
 // dialGuest is gonet.DialContextTCP that gives the endpoint, too.

@@ -10,7 +10,14 @@ import (
 	"github.com/stile-vmm/stile/vmtest"
 )
 
-// hostVsock runs in a nested host: $1 is the folder with the tests' programs, $2 that of the modules, $3 the cache.
+// The scripts run in a nested host: $1 is the folder with the tests' programs, $2 that of the modules, $3 the cache.
+const hostMacvtap = `
+cd "$2/kernel/drivers/net" && for module in veth macvlan tap macvtap; do
+	insmod $module.ko
+done
+"$1/network" host macvtap "$1/stile" run --net macvtap=macvtap0 -- "$1/network" macvtap
+`
+
 const hostVsock = `
 cd "$2/kernel" && for module in net/vmw_vsock/vsock net/vmw_vsock/vmw_vsock_virtio_transport_common drivers/vhost/vhost_iotlb drivers/vhost/vhost drivers/vhost/vhost_vsock; do
 	insmod $module.ko
@@ -34,10 +41,12 @@ cmp "$out/sent" "$out/got"
 grep -q connect "$out/gone"
 `
 
-// TestHostVsock joins a guest to the AF_VSOCK of a nested host, whose kernel has vhost-vsock as a module.
-func TestHostVsock(t *testing.T) {
-	if _, err := exec.LookPath("depmod"); err != nil {
-		testenv.Missing(t, "kmod", err.Error())
+// TestHostModules joins guests to what the kernel of a nested host has as modules: its AF_VSOCK, by vhost-vsock, and a macvtap.
+func TestHostModules(t *testing.T) {
+	for _, tool := range []struct{ name, of string }{{"depmod", "kmod"}, {"ip", "iproute2"}} {
+		if _, err := exec.LookPath(tool.name); err != nil {
+			testenv.Missing(t, tool.of, err.Error())
+		}
 	}
 	cache, err := images.Open("")
 	if err != nil {
@@ -48,8 +57,13 @@ func TestHostVsock(t *testing.T) {
 		testenv.Missing(t, "apt", err.Error())
 	}
 	host := vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton", Kernel: "6.1"})
-	out, err := host.Command(t.Context(), "bash", "-ec", hostVsock, "bash", tools, kernel.Modules, cache.Dir()).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, test := range []struct{ name, script string }{{"macvtap", hostMacvtap}, {"vsock", hostVsock}} {
+		t.Run(test.name, func(t *testing.T) {
+			out, err := host.Command(t.Context(), "bash", "-ec", test.script, "bash", tools, kernel.Modules, cache.Dir()).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			t.Logf("%s", out)
+		})
 	}
 }
