@@ -127,6 +127,9 @@ func (v *VM) fault() (Result, bool) {
 	return Result{}, false
 }
 
+// Said returns the trouble of a kind that the guest's kernel has told of, if it did.
+func (v *VM) Said(kind Reason) (Result, bool) { return v.console.found(kind) }
+
 // describe adds where the vCPUs were to the result of a guest that did nothing any more. They must have stopped.
 func (v *VM) describe() {
 	if v.result.Reason != Stalled && v.result.Reason != Hung && v.result.Reason != Lockup {

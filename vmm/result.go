@@ -9,17 +9,17 @@ import (
 type Reason string
 
 const (
-	PowerOff    Reason = "poweroff"     // the guest switched itself off (ACPI S5)
-	Reset       Reason = "reset"        // the guest asked for a reboot
-	Panic       Reason = "panic"        // the guest kernel panicked (pvpanic, or said so on its console)
-	TripleFault Reason = "triple-fault" // a vCPU shut down
-	DebugExit   Reason = "debug-exit"   // the guest wrote to the debug-exit port
-	Failed      Reason = "failed"       // KVM could not go on
-	Oops        Reason = "oops"         // the guest kernel has a fault, see Config.StopOnOops
-	Lockup      Reason = "lockup"       // a CPU of the guest does not schedule any more, says its kernel
-	OutOfMemory Reason = "out-of-memory"
-	Stalled     Reason = "boot-stalled" // the boot makes no progress
-	Hung        Reason = "hung"         // the agent does not answer any more
+	PowerOff    Reason = "poweroff"      // the guest switched itself off (ACPI S5)
+	Reset       Reason = "reset"         // the guest asked for a reboot
+	Panic       Reason = "panic"         // the guest kernel panicked (pvpanic, or said so on its console)
+	TripleFault Reason = "triple-fault"  // a vCPU shut down
+	DebugExit   Reason = "debug-exit"    // the guest wrote to the debug-exit port
+	Failed      Reason = "failed"        // KVM could not go on
+	Oops        Reason = "oops"          // the guest kernel has a fault, see Config.StopOnOops
+	Lockup      Reason = "lockup"        // a CPU of the guest does not schedule any more, says its kernel
+	OutOfMemory Reason = "out-of-memory" // the guest kernel killed a process; see VM.Said, as no VM ends by it
+	Stalled     Reason = "boot-stalled"  // the boot makes no progress
+	Hung        Reason = "hung"          // the agent does not answer any more
 	// DeviceWanted and DeviceError are what Config.OnUnplug and OnDeviceError are about.
 	DeviceWanted Reason = "device-wanted"
 	DeviceError  Reason = "device-error"

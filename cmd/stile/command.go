@@ -20,7 +20,7 @@ func (f *runFlags) command() (*session.Cmd, *terminal, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := &session.Cmd{Args: args, Dir: f.workDir(), Env: f.environment(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	cmd := &session.Cmd{Args: args, Dir: f.workDir(), Env: f.environment(), Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr}
 	if user != nil {
 		cmd.User, cmd.Env = &user.user, append(user.env, cmd.Env...)
 	}

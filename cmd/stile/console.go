@@ -29,7 +29,7 @@ func (f *runFlags) runConsole() error {
 	t := &terminal{}
 	if isTerminal(os.Stdin) {
 		if t, err = rawTerminal(os.Stdin); err != nil {
-			return f.fail(err)
+			return f.bootFailed(s, err)
 		}
 	}
 	defer t.restore()
@@ -40,30 +40,31 @@ func (f *runFlags) runConsole() error {
 	input := &escapeReader{in: os.Stdin, escape: func() { escape(errEscape) }, active: t.file != nil}
 	claim, err := guest.CheckDevices(f.spec)
 	if err != nil {
-		return f.fail(err)
+		return f.bootFailed(s, err)
 	}
 	control, err := guest.NewControl(f.spec, guest.OnHost, escape)
 	if err != nil {
-		return f.fail(err)
+		return f.bootFailed(s, err)
 	}
 	defer control.Close()
 	cfg, err := guest.ConsoleMachine(ctx, f.spec, control.Console(out), input)
 	if err != nil {
-		return f.fail(err)
+		return f.bootFailed(s, err)
 	}
 	if err := claim.Take(); err != nil {
-		return f.fail(err)
+		return f.bootFailed(s, err)
 	}
 	claim.Apply(&cfg)
 	cfg.Vsock = control.Vsock()
 	vm, err := vmm.New(ctx, cfg)
 	if err != nil {
-		return f.fail(errors.Join(err, claim.Release()))
+		return f.bootFailed(s, errors.Join(err, claim.Release()))
 	}
 	control.Machine(vm, cfg.Disks, escape)
 	result, err := vm.Run(ctx)
 	t.restore()
-	report := guest.Report{On: "host", ID: control.ID(), Log: control.LogPath()}
+	report := control.Report()
+	report.Guest = &result
 	report.AddMachine(vm, nil)
 	if err := errors.Join(vm.Close(), claim.Release()); err != nil {
 		return f.fail(err)

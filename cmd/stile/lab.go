@@ -20,7 +20,7 @@ func (f *runFlags) runInLab() error {
 	defer s.stop()
 	report, err := f.inLab(s)
 	if status := s.status(); status != 0 {
-		report, err = guest.Report{Reason: "killed", Status: status}, nil
+		report.Reason, report.Status, report.Message, err = "killed", status, "", nil
 	}
 	report.On = "lab"
 	return f.finish(report, err)
@@ -28,8 +28,10 @@ func (f *runFlags) runInLab() error {
 
 // inLab resumes the nested host, runs the command line there and fetches what it wrote.
 func (f *runFlags) inLab(s *signals) (guest.Report, error) {
+	var known guest.Report
 	failed := func(err error) (guest.Report, error) {
-		return guest.Report{Reason: failure(err), Status: guest.ExitStatus(err), Message: err.Error()}, err
+		known.Reason, known.Status, known.Message = failure(err), guest.ExitStatus(err), err.Error()
+		return known, err
 	}
 	spec, err := f.spec.Absolute()
 	if err != nil {
@@ -45,6 +47,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 		return failed(err)
 	}
 	defer control.Close()
+	known = control.Report()
 	host, err := guest.ResumeLab(ctx, spec, f.lab, os.Stderr)
 	if ended := control.Ended(); ended != nil {
 		err = ended
@@ -59,7 +62,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	}
 	args, reportPath, logPath := f.labArgs(spec, control.ID())
 	toCommand := make(signalChannel, 4)
-	o := lab.Options{Args: args, Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
+	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
 	restore, err := attachTerminal(&o, f.wantsTerminal())
 	if err != nil {
 		return failed(err)
@@ -79,7 +82,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 		return failed(err)
 	}
 	report, err := f.fetch(host, status.ExitCode(), reportPath, logPath)
-	report.Log = control.LogPath()
+	report.ID, report.Log = known.ID, known.Log
 	return report, err
 }
 

@@ -35,9 +35,10 @@ killed it, 126 or 127 if it could not be started, 125 if the lab failed.`,
 func newLabShellCommand() *cobra.Command {
 	f := &labFlags{}
 	c := &cobra.Command{
-		Use:   "shell",
-		Short: "Run a shell in the nested host",
-		Args:  cobra.NoArgs,
+		Use:     "shell",
+		Short:   "Run a shell in the nested host",
+		Example: "  stile lab shell --topology multifunction",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return f.run(always([]string{shell(guest.RootHost)}), isTerminal(os.Stdin))
 		},
@@ -49,10 +50,11 @@ func newLabShellCommand() *cobra.Command {
 func newLabDevicesCommand() *cobra.Command {
 	f, asJSON := &labFlags{}, false
 	c := &cobra.Command{
-		Use:   "devices [BDF]",
-		Short: "Show the nested host's PCI functions and IOMMU groups",
-		Long:  `Run "stile devices" in the nested host.`,
-		Args:  cobra.MaximumNArgs(1),
+		Use:     "devices [BDF]",
+		Short:   "Show the nested host's PCI functions and IOMMU groups",
+		Long:    `Run "stile devices" in the nested host.`,
+		Example: "  stile lab devices\n  stile lab devices 05:00.0",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			args = append([]string{"devices"}, args...)
 			if asJSON {
@@ -84,7 +86,7 @@ func (f *labFlags) run(command func(*guest.LabHost) []string, tty bool) error {
 	if err != nil {
 		return err
 	}
-	o := &lab.Options{Args: command(host), Dir: dir, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	o := &lab.Options{Args: command(host), Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr}
 	restore, err := attachTerminal(o, tty)
 	if err != nil {
 		return err

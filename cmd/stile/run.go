@@ -62,9 +62,14 @@ counts on. A kernel panic and a triple fault end the VM nevertheless.
 Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
 executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout
 expired, or the boot made no progress for a minute; 122 if the guest died (kernel panic,
-triple fault, a locked-up CPU, an agent that is lost or does not answer for a minute);
-125 if stile or the set-up failed. --json says which without ambiguity. --keep-going
-leaves such a guest as it is, until --timeout or a signal ends it.
+triple fault, a locked-up CPU, no memory left for the command, an agent that is lost or
+does not answer for a minute); 125 if stile or the set-up failed. --keep-going leaves such
+a guest as it is, until --timeout or a signal ends it.
+
+--json says which without ambiguity: its reason is exit, signal, not-started, timeout,
+boot-timeout, boot-stalled, died, out-of-memory, killed or setup, and guest.reason tells
+panic, triple-fault, lockup, oops and hung apart. It has the phases, the exits by reason
+and by device, the guest's kernel, the VM's ID and the path of its log; docs/run.md tells all.
 
 stile ps shows the VMs that run, stile ctl steers them, stile console and stile logs show
 their consoles; --name gives a VM a name for that.
@@ -217,7 +222,7 @@ func (f *runFlags) finish(r guest.Report, err error) error {
 			fmt.Fprintln(os.Stderr, "stile:", line)
 		}
 		if log := guest.KernelLog(err); len(log) > 0 && !f.spec.Verbose {
-			fmt.Fprintf(os.Stderr, "stile: the kernel log's end:\n%s\n", log)
+			fmt.Fprintf(os.Stderr, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r), log)
 		}
 	}
 	if f.json != "" {
@@ -230,6 +235,14 @@ func (f *runFlags) finish(r guest.Report, err error) error {
 		return nil
 	}
 	return exitError{r.Status}
+}
+
+// wholeLog says where all of a kernel's log is. In the nested host, which keeps none, it is who chose the name that has it.
+func (f *runFlags) wholeLog(r guest.Report) string {
+	if r.ID == "" || r.Log == "" && f.spec.Name == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (stile logs %s has all of it)", r.ID)
 }
 
 // console opens what receives the kernel's console. The caller closes it.
@@ -274,6 +287,11 @@ func (f *runFlags) runCommand() error {
 		report, err = g.Close()
 	}
 	report.Status, report.Reason = outcome.status, outcome.reason
+	if outcome.err == nil && outcome.status == statusKilled {
+		if oom := g.OutOfMemory(); oom != nil {
+			report.Status, report.Reason, outcome.err = guest.ExitStatus(oom), failure(oom), g.WithLog(oom)
+		}
+	}
 	if err = errors.Join(outcome.err, err); err != nil {
 		report.Message = err.Error()
 		if report.Status == 0 {
@@ -284,19 +302,25 @@ func (f *runFlags) runCommand() error {
 }
 
 func (f *runFlags) bootFailed(s *signals, err error) error {
-	r := guest.Report{On: "host", Message: err.Error(), Status: guest.ExitStatus(err)}
-	r.Reason = failure(err)
+	r := guest.ReportOf(err)
+	r.On = "host"
 	if status := s.status(); status != 0 {
 		r.Status, r.Reason = status, "killed"
+		return f.finish(r, nil)
 	}
+	r.Status, r.Reason, r.Message = guest.ExitStatus(err), failure(err), err.Error()
 	return f.finish(r, err)
 }
 
-// failure names the reason why no command was run, for --json.
+// failure names the reason why no command was run, or why its guest took it along, for --json.
 func failure(err error) string {
 	var ended *guest.EndedError
-	if errors.As(err, &ended) {
+	var died *guest.DiedError
+	switch {
+	case errors.As(err, &ended):
 		return "killed"
+	case errors.As(err, &died) && (died.Result.Reason == vmm.Stalled || died.Result.Reason == vmm.OutOfMemory):
+		return string(died.Result.Reason)
 	}
 	switch guest.ExitStatus(err) {
 	case guest.ExitTimeout:
@@ -322,7 +346,7 @@ var errTimeout = errors.New("timeout")
 func (f *runFlags) execute(g *guest.Guest, s *signals) outcome {
 	ctx, cancel := s.command(f.timeout)
 	defer cancel()
-	input := newSharedInput(os.Stdin)
+	input := newSharedInput(standardInput())
 	for reboots := 0; ; reboots++ {
 		o := f.attempt(ctx, g, s, input, reboots)
 		if !f.spec.Reboots() || !errors.Is(o.err, session.ErrAgentLost) {
@@ -331,7 +355,7 @@ func (f *runFlags) execute(g *guest.Guest, s *signals) outcome {
 		s.expect()
 		if err := g.AwaitReboot(ctx); err != nil {
 			if ctx.Err() != nil {
-				return f.stopped(ctx, s)
+				return f.stopped(ctx, g, s)
 			}
 			return lost(g, err)
 		}
@@ -363,7 +387,7 @@ func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, inpu
 	}
 	switch {
 	case ctx.Err() != nil:
-		return f.stopped(ctx, s)
+		return f.stopped(ctx, g, s)
 	case err != nil:
 		return f.lost(g, err)
 	case status.ExitCode() == statusKilled && g.Left() != nil:
@@ -381,9 +405,10 @@ const statusKilled = 128 + int(syscall.SIGKILL)
 const envReboots = "STILE_REBOOTS"
 
 // stopped says why ctx has ended the command.
-func (f *runFlags) stopped(ctx context.Context, s *signals) outcome {
+func (f *runFlags) stopped(ctx context.Context, g *guest.Guest, s *signals) outcome {
 	if errors.Is(context.Cause(ctx), errTimeout) {
-		return outcome{guest.ExitTimeout, "timeout", fmt.Errorf("the command ran longer than %v and was killed", f.timeout), true}
+		err := g.WithLog(fmt.Errorf("the command ran longer than %v and was killed", f.timeout))
+		return outcome{guest.ExitTimeout, "timeout", err, true}
 	}
 	return outcome{s.status(), "killed", nil, true}
 }

@@ -90,6 +90,12 @@ func runScripts(t *testing.T, dir string) {
 			}
 			return makeInitramfs(filepath.Join(e.WorkDir, "micro.cpio"), "micro")
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "soak" {
+				return false, fmt.Errorf("condition %q is unknown", name)
+			}
+			return testenv.Soak(), nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
 	})
 }

@@ -67,6 +67,10 @@ func (s Spec) consoleWords() []string {
 
 // consoleCmdline returns the command line for a guest without the agent, whose console is the user's terminal.
 func (s Spec) consoleCmdline() string {
-	words := append([]string{"console=ttyS0", "panic=-1"}, s.nestedWords()...)
+	words := []string{"console=ttyS0"}
+	if !s.KeepGoing {
+		words = append(words, "panic=-1")
+	}
+	words = append(words, s.nestedWords()...)
 	return strings.Join(append(words, s.Append...), " ")
 }

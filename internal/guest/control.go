@@ -110,7 +110,12 @@ func (c *Control) LogPath() string { return c.info.Log }
 
 // withLog adds the console's end, and where all of it is, to err.
 func (c *Control) withLog(err error) error {
-	return &bootError{err, c.console.Lines(tailLines), c.LogPath()}
+	return &bootError{err, c.console.Lines(tailLines), c.Report()}
+}
+
+// Report returns what is known of the VM's run before there is a VM.
+func (c *Control) Report() Report {
+	return Report{On: c.info.On, ID: c.info.ID, Log: c.info.Log}
 }
 
 // Console returns a writer to the console, and to out where that is not nil.

@@ -37,6 +37,8 @@ func (e *DiedError) Error() string {
 		return "the guest's boot makes no progress: " + e.Result.Detail
 	case vmm.Hung:
 		return "the guest hangs: " + e.Result.Detail
+	case vmm.OutOfMemory:
+		return "the command was killed, because the guest ran out of memory: -m gives it more"
 	case vmm.TripleFault:
 		return "the guest died of a triple fault:\n" + e.Result.Detail
 	}

@@ -87,25 +87,29 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	if g.control, err = NewControl(s, OnHost, kill); err != nil {
 		return nil, err
 	}
-	if err := g.boot(ctx, s, console); err != nil {
+	report, err := g.boot(ctx, s, console)
+	if err != nil {
 		if ended := g.control.Ended(); ended != nil {
 			err = ended
 		}
-		return nil, errors.Join(err, g.control.Close())
+		log := g.KernelLog()
+		return nil, &bootError{errors.Join(err, g.control.Close()), log, report}
 	}
 	return g, nil
 }
 
-// boot makes the VM and connects to its agent. On an error all but the control socket is closed.
-func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
+// boot makes the VM and connects to its agent. On an error all but the control socket is closed, and the report is what is
+// known of the run.
+func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) (Report, error) {
+	report := g.control.Report()
 	cfg, made, err := machine(ctx, s, g.control.Console(console))
 	if err != nil {
-		return err
+		return report, err
 	}
 	g.made = made
 	g.mark("images")
 	if err := g.claim.Take(); err != nil {
-		return err
+		return report, err
 	}
 	if len(s.Devices) > 0 {
 		g.mark("devices bound")
@@ -114,7 +118,7 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 	cfg.Vsock = g.control.Vsock()
 	cfg.PowerOff, cfg.Rebooting = g.leave, g.rebooting
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
-		return errors.Join(err, g.claim.Release())
+		return report, errors.Join(err, g.claim.Release())
 	}
 	run, cancel := context.WithCancel(context.Background())
 	g.running, g.cancel = run, cancel
@@ -125,20 +129,21 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) error {
 	}()
 	if err := g.connect(ctx); err != nil {
 		g.stop()
-		return g.WithLog(errors.Join(err, g.vm.Close(), g.claim.Release()))
+		report = g.report()
+		return report, errors.Join(err, g.vm.Close(), g.claim.Release())
 	}
 	g.control.running(g.Session().Hello().Kernel)
-	return nil
+	return report, nil
 }
 
 // tailLines is how many lines of the kernel's log a message about a dead guest has.
 const tailLines = 24
 
-// bootError carries the kernel log's end along with the reason.
+// bootError carries the kernel log's end and what is known of the run along with the reason.
 type bootError struct {
-	err  error
-	log  []byte
-	path string // of the whole log, "" if there is none
+	err    error
+	log    []byte
+	report Report
 }
 
 func (e *bootError) Error() string { return e.err.Error() }
@@ -153,14 +158,18 @@ func KernelLog(err error) []byte {
 	return nil
 }
 
-// LogPath returns the path of the kernel's whole log, if err carries it.
-func LogPath(err error) string {
+// ReportOf returns what is known of the run of a guest that did not come up, from the error that says so. Status, reason and message
+// are left to the caller.
+func ReportOf(err error) Report {
 	var b *bootError
 	if errors.As(err, &b) {
-		return b.path
+		return b.report
 	}
-	return ""
+	return Report{}
 }
+
+// LogPath returns the path of the kernel's whole log, if err carries it.
+func LogPath(err error) string { return ReportOf(err).Log }
 
 // connect waits for the agent of a guest that boots, and sets the guest up.
 func (g *Guest) connect(ctx context.Context) error {
@@ -243,7 +252,7 @@ func setup(s Spec, made Images) *agentproto.Setup {
 }
 
 // carried are the variables of this process that commands in a view of the host's root get.
-var carried = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ"}
+var carried = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "COLORTERM", "NO_COLOR"}
 
 func environment(s Spec) []string {
 	env := []string{"TERM=" + os.Getenv("TERM")}
@@ -297,6 +306,16 @@ func (g *Guest) Left() error {
 	}
 	<-g.ran
 	return &DiedError{g.result}
+}
+
+// OutOfMemory returns an error if the guest's kernel has killed a process because there was no memory left. It is to be asked once
+// the VM has ended.
+func (g *Guest) OutOfMemory() error {
+	said, ok := g.vm.Said(vmm.OutOfMemory)
+	if !ok {
+		return nil
+	}
+	return &DiedError{said}
 }
 
 // powerOffGrace is how long an orderly power-off may take before the VM is stopped.
@@ -367,6 +386,6 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
 		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: s.hugePages(), Disks: s.disks(), Notice: notice,
-		Balloon: s.Balloon, OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets,
+		Balloon: s.Balloon, OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets, StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
 	}, errors.Join(err, netErr)
 }

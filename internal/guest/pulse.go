@@ -29,14 +29,26 @@ func watchPulse(ctx context.Context, s *session.Session, interval, limit time.Du
 			return false
 		case <-tick.C:
 		}
-		pulse, cancel := context.WithTimeout(ctx, limit)
-		_, err := s.Pull(pulse, "/proc/version", io.Discard)
-		stuck := err != nil && errors.Is(pulse.Err(), context.DeadlineExceeded)
-		cancel()
-		if stuck {
+		if !answers(ctx, s, limit) {
 			return true
 		}
 	}
+}
+
+// errNoAnswer ends what an agent is asked.
+var errNoAnswer = errors.New("the agent does not answer")
+
+// answers reports whether the agent behind s answers within limit, as stalled counts it. An error is an answer, too.
+func answers(ctx context.Context, s *session.Session, limit time.Duration) bool {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		if stalled(ctx, limit/stallTicks, func() uint64 { return 0 }) {
+			end(errNoAnswer)
+		}
+	}()
+	_, err := s.Pull(ctx, "/proc/version", io.Discard)
+	return err == nil || !errors.Is(context.Cause(ctx), errNoAnswer)
 }
 
 // watchAgent returns what became of a guest whose agent, behind s, does not answer any more: with its interrupts off a guest can't
@@ -81,22 +93,30 @@ func (g *Guest) watchBoot(ctx context.Context) {
 	if Nested() {
 		limit *= nestedFactor
 	}
-	tick := time.NewTicker(limit / 12)
+	if stalled(ctx, limit/stallTicks, g.vm.Progress) {
+		g.vm.End(vmm.Result{Reason: vmm.Stalled, Detail: fmt.Sprintf("no exit and no output for %v", limit)})
+	}
+}
+
+// stallTicks is how often progress is looked at while there is none.
+const stallTicks = 12
+
+// stalled returns true once progress was the same for stallTicks intervals, false when ctx ends. Intervals are counted, because time also goes
+// on while this process is stopped, and its guest with it.
+func stalled(ctx context.Context, interval time.Duration, progress func() uint64) bool {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	last, since := g.vm.Progress(), time.Now()
-	for {
+	last, idle := progress(), 0
+	for idle < stallTicks {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-tick.C:
 		}
-		if now := g.vm.Progress(); now != last {
-			last, since = now, time.Now()
-			continue
-		}
-		if time.Since(since) >= limit {
-			g.vm.End(vmm.Result{Reason: vmm.Stalled, Detail: fmt.Sprintf("no exit and no output for %v", limit)})
-			return
+		idle++
+		if now := progress(); now != last {
+			last, idle = now, 0
 		}
 	}
+	return true
 }

@@ -50,3 +50,21 @@ func TestPulse(t *testing.T) {
 		t.Error("an agent is said to hang that nobody waits for any more")
 	}
 }
+
+// TestStalled: only progress that stays away counts.
+func TestStalled(t *testing.T) {
+	if !stalled(t.Context(), time.Millisecond, func() uint64 { return 7 }) {
+		t.Error("no progress is not noticed")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	looks := uint64(0)
+	if stalled(ctx, time.Microsecond, func() uint64 {
+		if looks++; looks == 10*stallTicks {
+			cancel()
+		}
+		return looks / (stallTicks / 2) // now and then
+	}) {
+		t.Error("slow progress is taken for none")
+	}
+}

@@ -17,7 +17,7 @@ import (
 // Report tells what a run did, for --json.
 type Report struct {
 	Status  int    `json:"status"`            // stile's exit status
-	Reason  string `json:"reason"`            // exit, signal, timeout, boot-timeout, died, killed, not-started, setup
+	Reason  string `json:"reason"`            // see docs/run.md
 	Message string `json:"message,omitempty"` // what went wrong
 	On      string `json:"on"`                // host, or lab
 	Kernel  string `json:"kernel,omitempty"`  // the guest kernel's release
@@ -80,7 +80,8 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 }
 
 func (g *Guest) report() Report {
-	r := Report{On: "host", Guest: &g.result, ID: g.control.ID(), Log: g.control.LogPath()}
+	r := g.control.Report()
+	r.Guest = &g.result
 	if s := g.Session(); s != nil {
 		r.Kernel = s.Hello().Kernel
 	}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// jobInput is a terminal that this process reads as a job of a shell. In the background the kernel would stop the whole process for
+// reading (SIGTTIN), though its guest may want no input at all: it waits for the foreground instead.
+type jobInput struct{ file *os.File }
+
+// backgroundInterval is how often a job in the background looks whether it is in front: nothing tells it.
+const backgroundInterval = 200 * time.Millisecond
+
+// standardInput returns this process's standard input for a guest's command.
+func standardInput() io.Reader {
+	if !isTerminal(os.Stdin) {
+		return os.Stdin
+	}
+	signal.Ignore(syscall.SIGTTIN) // Read gets EIO then
+	return jobInput{os.Stdin}
+}
+
+func (j jobInput) Read(p []byte) (int, error) {
+	for {
+		n, err := j.file.Read(p)
+		if !errors.Is(err, unix.EIO) || j.inFront() {
+			return n, err
+		}
+		time.Sleep(backgroundInterval)
+	}
+}
+
+// inFront reports whether the terminal is this process's to read, or is gone.
+func (j jobInput) inFront() bool {
+	group, err := unix.IoctlGetInt(int(j.file.Fd()), unix.TIOCGPGRP)
+	return err != nil || group == unix.Getpgrp()
+}
