@@ -56,6 +56,9 @@ func newDoctorCommand() *cobra.Command {
 		Long: `doctor looks at everything stile run depends on and says what works, what is limited
 and what is missing, each lack with its remedy. It changes nothing. The exit status is 1
 if something is missing without which stile run does not work.`,
+		Example: `  stile doctor
+  stile doctor --json
+  apt-get install $(stile doctor --missing)`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if toBuild {
@@ -164,8 +167,19 @@ func examineQEMU(ctx context.Context, usable bool) finding {
 	if !usable {
 		f.State, f.Package = missing, "qemu-system-x86"
 	}
-	f.Detail = err.Error()
+	f.Detail, f.Remedy = err.Error(), "name another one by "+lab.EnvQEMU
+	if lacks := (*guest.NoQEMUError)(nil); errors.As(err, &lacks) {
+		f.explain(err)
+	}
 	return f
+}
+
+// explain takes detail and remedy from an error that says both, the remedy behind its last colon.
+func (f *finding) explain(err error) {
+	f.Detail = err.Error()
+	if i := strings.LastIndex(f.Detail, ": "); i >= 0 {
+		f.Detail, f.Remedy = f.Detail[:i], f.Detail[i+2:]
+	}
 }
 
 func examineLabState(usable bool) finding {
@@ -173,7 +187,7 @@ func examineLabState(usable bool) finding {
 	states, err := labStates()
 	switch {
 	case err != nil:
-		f.State, f.Detail = limited, err.Error()
+		f.State, f.Detail, f.Remedy = limited, err.Error(), "see cache; stile lab prune removes what is damaged"
 	case len(states) > 0:
 		f.Detail = fmt.Sprintf("%d saved, %s on disk", len(states), roundSize(diskUse(states)))
 	case usable:
@@ -189,7 +203,7 @@ func examineLabKernels(ctx context.Context) finding {
 	f := finding{Name: "lab kernels", State: good}
 	cache, err := images.Open("")
 	if err != nil {
-		f.State, f.Detail = limited, err.Error()
+		f.State, f.Detail, f.Remedy = limited, err.Error(), "see cache"
 		return f
 	}
 	ways := []string{"default"}
@@ -252,7 +266,7 @@ func examineCache() finding {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(cache.Dir(), &st); err != nil {
-		f.State, f.Detail = limited, err.Error()
+		f.State, f.Detail, f.Remedy = limited, err.Error(), "set "+images.EnvCache+" to a folder of another file system"
 		return f
 	}
 	const wanted = 2 << 30 // a kernel, an initramfs, a lab state with its RAM
@@ -275,7 +289,7 @@ func examineGo() finding {
 	out, err := exec.Command(path, "env", "GOVERSION").Output()
 	f.Detail = strings.TrimSpace(string(out)) + ", for --root uroot"
 	if err != nil {
-		f.State, f.Detail = limited, err.Error()
+		f.State, f.Detail, f.Remedy = limited, fmt.Sprintf("%s env GOVERSION: %v", path, err), "install Go anew"
 	}
 	return f
 }
@@ -284,7 +298,7 @@ func examineMemory() finding {
 	f := finding{Name: "memory", State: good}
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
-		return finding{Name: "memory", State: limited, Detail: err.Error()}
+		return finding{Name: "memory", State: limited, Detail: err.Error(), Remedy: "none: the kernel does not tell"}
 	}
 	total := uint64(si.Totalram) * uint64(si.Unit)
 	f.Detail = roundSize(int64(total)) + " in this host"

@@ -135,7 +135,7 @@ func examineLimits() finding {
 	f := finding{Name: "files", State: good}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return finding{Name: f.Name, State: limited, Detail: err.Error()}
+		return finding{Name: f.Name, State: limited, Detail: err.Error(), Remedy: "none: the kernel does not tell"}
 	}
 	const wanted = 1024
 	f.Detail = fmt.Sprintf("%d open files allowed", limit.Max)

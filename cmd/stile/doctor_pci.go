@@ -16,7 +16,7 @@ func examinePassthrough() []finding {
 	iommu := finding{Name: "iommu", State: good}
 	snapshot, err := host.Scan()
 	if err != nil {
-		iommu.State, iommu.Detail = limited, err.Error()
+		iommu.State, iommu.Detail, iommu.Remedy = limited, err.Error(), "see that sysfs is mounted on /sys, and can be read"
 		return []finding{iommu}
 	}
 	if !snapshot.IOMMU.On {
@@ -40,7 +40,8 @@ func usable(s *hostpci.Snapshot) (n int) {
 func examineMemlock() finding {
 	f := finding{Name: "memlock", State: good, Detail: fmt.Sprintf("enough for passthrough to a guest of %s", roundSize(guest.DefaultMemory))}
 	if err := vfio.CheckMemlock(vfio.Legacy, guest.DefaultMemory); err != nil {
-		f.State, f.Detail = limited, err.Error()
+		f.State = limited
+		f.explain(err)
 	}
 	return f
 }
@@ -50,7 +51,7 @@ func examineStale(host *mdev.Host) finding {
 	f := finding{Name: "bindings", State: good, Detail: "none left by killed runs"}
 	stale, err := host.PCI().Stale()
 	if err != nil {
-		f.State, f.Detail = limited, err.Error()
+		f.State, f.Detail, f.Remedy = limited, err.Error(), "stile unbind --stale, as root"
 		return f
 	}
 	var names []string

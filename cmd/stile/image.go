@@ -37,9 +37,10 @@ the user's cache folder ($XDG_CACHE_HOME, ~/.cache). All of it is made again whe
 func newImageListCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List what is in the cache, the most recently used first",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List what is in the cache, the most recently used first",
+		Example: "  stile image list",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			list, err := listCached()
 			if err != nil {
@@ -95,9 +96,10 @@ func roundSize(n int64) string {
 func newImagePruneCommand() *cobra.Command {
 	var older time.Duration
 	c := &cobra.Command{
-		Use:   "prune",
-		Short: "Remove from the cache what was not used lately",
-		Args:  cobra.NoArgs,
+		Use:     "prune",
+		Short:   "Remove from the cache what was not used lately",
+		Example: "  stile image prune --unused-for 720h",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			freed, err := prune(c.Context(), older)
 			fmt.Printf("freed %s\n", roundSize(freed))

@@ -99,8 +99,9 @@ func newLabUpCommand() *cobra.Command {
 		Long: `Boot the nested host and keep its state in the cache, unless this stile did so before;
 then resume it once, to see that it works. Other commands do the same when they need it,
 but take a state from another version of stile too, which costs them half a second.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return f.up(asJSON) },
+		Example: "  stile lab up\n  stile lab up --topology ./mine.json --kernel 6.12",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return f.up(asJSON) },
 	}
 	f.add(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON, with the phases of the resume")
@@ -142,7 +143,8 @@ func newLabTopologiesCommand() *cobra.Command {
 		Short: "Show the topologies that come with stile, or one with its devices",
 		Long: `Show the topologies that come with stile, or the devices of one and their addresses.
 --json prints what a file of your own looks like; docs/lab.md describes it.`,
-		Args: cobra.MaximumNArgs(1),
+		Example: "  stile lab topologies\n  stile lab topologies bridge\n  stile lab topologies all --json >mine.json",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return showTopology(args[0], asJSON)
@@ -192,9 +194,10 @@ func yesNo(b bool) string {
 func newLabListCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the saved states, the most recently used first",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the saved states, the most recently used first",
+		Example: "  stile lab list",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			store, err := openLabStore()
 			if err != nil {
@@ -240,9 +243,10 @@ func openLabStore() (*lab.Store, error) {
 
 func newLabRemoveCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm KEY...",
-		Short: "Remove saved states",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "rm KEY...",
+		Short:   "Remove saved states",
+		Example: "  stile lab rm 0123456789abcdef",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, keys []string) error {
 			store, err := openLabStore()
 			if err != nil {
@@ -260,9 +264,10 @@ func newLabRemoveCommand() *cobra.Command {
 func newLabPruneCommand() *cobra.Command {
 	keep := 0
 	c := &cobra.Command{
-		Use:   "prune",
-		Short: "Remove saved states but those used last, and what killed runs have left",
-		Args:  cobra.NoArgs,
+		Use:     "prune",
+		Short:   "Remove saved states but those used last, and what killed runs have left",
+		Example: "  stile lab prune --keep 2",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			store, err := openLabStore()
 			if err != nil {

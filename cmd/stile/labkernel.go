@@ -30,6 +30,7 @@ to 15 minutes once and is kept in the cache. The path of its bzImage is printed.
   debug   the same with KASAN and lockdep, for work on kernel modules: --kernel debug
   guest   for guests, to be used as "stile run -k PATH": boots in a quarter of the time of
           the default kernel`,
+		Example:   "  stile lab kernel build\n  stile run -k $(stile lab kernel build guest) -- uname -r",
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{string(kbuild.LabDebug), string(kbuild.Guest)},
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -44,11 +45,20 @@ func run(args []string) int {
 	return guest.ExitSetup
 }
 
-// plainValue says of a value that is to be a number that it is none, in place of Go's words for it.
+// plainValue says of a value that is to be a number, or a time, that it is none, in place of Go's words for it.
 func plainValue(err error) error {
 	var value *pflag.InvalidValueError
-	if errors.As(err, &value) && errors.As(err, new(*strconv.NumError)) {
-		return fmt.Errorf("--%s %q: not a number", value.GetFlag().Name, value.GetValue())
+	if !errors.As(err, &value) {
+		return err
+	}
+	name, text := value.GetFlag().Name, value.GetValue()
+	switch kind := value.GetFlag().Value.Type(); {
+	case kind == "duration":
+		return fmt.Errorf("--%s %q: not a time with its unit, such as 90s, 5m or 1h30m", name, text)
+	case errors.As(err, new(*strconv.NumError)) && kind == "bool":
+		return fmt.Errorf("--%s=%s: must be true or false", name, text)
+	case errors.As(err, new(*strconv.NumError)):
+		return fmt.Errorf("--%s %q: not a number", name, text)
 	}
 	return err
 }
@@ -75,6 +85,12 @@ host's: it sees the host's programs and writes nothing back.
 
 Where there is no usable KVM, the same command line runs inside a nested host under
 QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
+		Example: `  stile run -- uname -a                 a command in a VM
+  stile run                             a shell in a VM
+  stile test ./...                      go test, each test binary in a VM
+  stile ps                              what runs
+  stile doctor                          what this host can do
+  stile completion bash --help          how the shell completes all this`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -85,7 +101,9 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 	root.AddCommand(newTestCommand(), newTestExecCommand())
 	root.AddCommand(newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand(), newManCommand())
 	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
+	groupOnly(root)
 	pointToHelp(root)
+	completeFlags(root)
 	return root
 }
 
@@ -94,8 +112,21 @@ func groupOnly(c *cobra.Command) {
 	if c.Runnable() || !c.HasSubCommands() {
 		return
 	}
-	c.Args, c.DisableFlagsInUseLine = cobra.NoArgs, true
+	c.Args, c.DisableFlagsInUseLine = noSuchCommand, true
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+}
+
+// noSuchCommand refuses a command that c does not hold, and names those that may be meant.
+func noSuchCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())
+	c.SuggestionsMinimumDistance = 2
+	if similar := c.SuggestionsFor(args[0]); len(similar) > 0 {
+		err = fmt.Errorf("%w (did you mean %s?)", err, strings.Join(similar, " or "))
+	}
+	return err
 }
 
 // pointToHelp has complaints about the number of arguments say where the right one is told.

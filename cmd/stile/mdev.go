@@ -53,9 +53,10 @@ are wrapped whole: stile mdev wrap.`,
 func newMdevTypesCommand() *cobra.Command {
 	var f mdevFlags
 	return f.addJSON(&cobra.Command{
-		Use:   "types",
-		Short: "Show the parents of mediated devices, what they can make, and how many more",
-		Args:  cobra.NoArgs,
+		Use:     "types",
+		Short:   "Show the parents of mediated devices, what they can make, and how many more",
+		Example: "  stile mdev types",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			parents, err := f.host().Parents()
 			if err != nil {
@@ -112,8 +113,9 @@ func newMdevListCommand() *cobra.Command {
 		Long: `list shows the mediated devices of this host: parent, type, IOMMU group and who has that
 open. It also shows mdevctl's definitions (/etc/mdevctl.d) of devices that are not there.
 It needs no root; without root, holders of other users are not seen.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return listMdevs(&f) },
+		Example: "  stile mdev list --json",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return listMdevs(&f) },
 	})
 }
 
@@ -221,7 +223,8 @@ func newMdevRemoveCommand() *cobra.Command {
 		Long: `remove removes a mediated device. It needs root. A device that is in use is refused and
 its holder named, because the kernel would wait until that closes it. With --force the
 kernel asks the holder to let go, and stile waits, and says so.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  stile mdev remove 5b4d4b0c-9f3c-4d0d-8f6e-0f5f0c6f3a11",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return f.host().Remove(args[0], mdev.RemoveOptions{Force: f.force, Notice: notice})
 		},
@@ -351,7 +354,8 @@ func newMdevUnwrapCommand() *cobra.Command {
 		Short: "Undo a wrap: give the PCI function back to its driver",
 		Long: `unwrap removes the mediated device and gives the function back to the driver that it
 had. It needs root. What is in use is refused and its holder named.`,
-		Args: cobra.ExactArgs(1),
+		Example: "  stile mdev unwrap 0000:01:00.0",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			u, err := f.host().Unwrap(args[0], mdev.UnwrapOptions{Force: f.force, Notice: notice})
 			if err != nil {

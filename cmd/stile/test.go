@@ -91,6 +91,14 @@ func newTestCommand() *cobra.Command {
   stile test --device 0000:01:00.0,bind ./driver`,
 	}
 	f.add(c.Flags())
+	c.ValidArgsFunction = func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		if !strings.HasPrefix(word, "--") {
+			return nil, cobra.ShellCompDirectiveDefault // packages and files
+		}
+		var flags []string
+		c.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, "--"+f.Name+"\t"+f.Usage) })
+		return flags, cobra.ShellCompDirectiveNoFileComp
+	}
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		own, rest := splitTestArgs(c.Flags(), args)
 		if len(rest) > 0 && (rest[0] == "--help" || rest[0] == "-h") {

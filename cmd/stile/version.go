@@ -22,9 +22,10 @@ type versionInfo struct {
 func newVersionCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "version",
-		Short: "Print stile's version and that of the default kernel",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print stile's version and that of the default kernel",
+		Example: "  stile version --json",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			info := versionInfo{Version: versionString(), Go: runtime.Version(), Kernel: images.DefaultKernelVersion()}
 			if asJSON {

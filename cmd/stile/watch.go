@@ -23,6 +23,7 @@ func newConsoleCommand() *cobra.Command {
 		Use:               "console ID",
 		Short:             "Attach to a running VM's console",
 		Long:              attachHelp,
+		Example:           "  stile console web",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeID,
 		RunE:              func(c *cobra.Command, args []string) error { return attachConsole(c.Context(), args[0]) },
