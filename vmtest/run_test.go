@@ -2,11 +2,14 @@ package vmtest_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stile-vmm/stile/internal/testenv"
 	"github.com/stile-vmm/stile/vmtest"
 )
 
@@ -52,4 +55,28 @@ func TestRun(t *testing.T) {
 			t.Error("what comes behind a call happens in the guest too")
 		}
 	})
+}
+
+// TestKernels runs a function on each kernel of a table: stile's own and two of the distribution's. make soak runs it.
+func TestKernels(t *testing.T) {
+	if !testenv.Soak() {
+		testenv.Missing(t, "time", "STILE_SOAK is not set")
+	}
+	for _, kernel := range vmtest.Kernels(t, "default", "6.1", "6.12") {
+		t.Run(kernel, func(t *testing.T) {
+			vmtest.Run(t, vmtest.Config{Kernel: kernel}, func(t *testing.T) {
+				var u unix.Utsname
+				if err := unix.Uname(&u); err != nil {
+					t.Fatal(err)
+				}
+				release := unix.ByteSliceToString(u.Release[:])
+				if kernel != "default" && !strings.HasPrefix(release, kernel+".") {
+					t.Errorf("the kernel is %s", release)
+				}
+				if out, err := exec.Command("modprobe", "dummy").CombinedOutput(); kernel != "default" && err != nil {
+					t.Errorf("modprobe: %v: %s", err, out)
+				}
+			})
+		})
+	}
 }
