@@ -161,12 +161,12 @@ func TestHotReset(t *testing.T) {
 	if diff := cmp.Diff([]Affected{{"0000:01:00.0", 7, false}, {"0000:01:00.1", 7, false}}, info.Devices); diff != "" {
 		t.Error(diff)
 	}
-	check(t, d.HotReset())
+	checkHotReset(t, d)
 	if pci.resets != 1 {
 		t.Errorf("%d resets", pci.resets)
 	}
 	pci.hot = affects(0, one, vfio.DependentDevice{ID: 9, Bus: 1, DevFn: 0x0a})
-	err = d.HotReset()
+	_, err = d.HotReset()
 	wantError(t, err, "0000:01:01.2", "group 9")
 	if !errors.Is(err, feature.ErrNotSupported) || pci.resets != 1 {
 		t.Errorf("%v, %d resets", err, pci.resets)
@@ -181,16 +181,30 @@ func TestHotReset(t *testing.T) {
 	}
 	pci.hot = affects(0, one)
 	k.fail["VFIO_DEVICE_PCI_HOT_RESET"] = unix.EINVAL
-	wantError(t, d.HotReset(), "no VFIO driver")
+	_, err = d.HotReset()
+	wantError(t, err, "no VFIO driver")
+}
+
+// checkHotReset resets the bus or slot of d and all that HotResetInfo says.
+func checkHotReset(t *testing.T, d *Device) {
+	t.Helper()
+	info, err := d.HotResetInfo()
+	check(t, err)
+	affected, err := d.HotReset()
+	check(t, err)
+	if !slices.Equal(affected, info.Devices) {
+		t.Errorf("reset %+v, want %+v", affected, info.Devices)
+	}
 }
 
 func TestHotResetByDevice(t *testing.T) {
 	d, pci, _ := fakeDeviceIn(t, IOMMUFD, func(p *fakeDevice) {
 		p.hot = affects(vfio.HotResetDevID|vfio.HotResetDevIDOwned, vfio.DependentDevice{ID: 1, Bus: 1}, vfio.DependentDevice{ID: vfio.DevIDOwned, Bus: 1, DevFn: 1})
 	})
-	check(t, d.HotReset())
+	checkHotReset(t, d)
 	pci.hot = affects(vfio.HotResetDevID, vfio.DependentDevice{ID: 1, Bus: 1}, vfio.DependentDevice{ID: vfio.DevIDNotOwned, Bus: 1, DevFn: 1})
-	wantError(t, d.HotReset(), "0000:01:00.1")
+	_, err := d.HotReset()
+	wantError(t, err, "0000:01:00.1")
 	if pci.resets != 1 {
 		t.Errorf("%d resets", pci.resets)
 	}

@@ -28,7 +28,7 @@ func TestInLab(t *testing.T) {
 	env := []string{
 		"STILE_VFIO_EDU=" + edu, "STILE_VFIO_GROUP=" + conventional, "STILE_VFIO_MSIX=" + msix,
 		"STILE_VFIO_BLOCKED=0000:02:00.0", // 0000:02:00.2 stays with e1000e
-		"STILE_VFIO_LARGE=" + large, "STILE_VFIO_PF=" + pf,
+		"STILE_VFIO_LARGE=" + large, "STILE_VFIO_PF=" + pf, "STILE_VFIO_BUS=" + conventional + ",0000:04:03.0",
 	}
 	t.Run("built kernel", func(t *testing.T) {
 		inLab(t, vmtest.LabConfig{Topology: "all"}, bound, env, "iommufd")

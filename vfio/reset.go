@@ -89,18 +89,19 @@ func (d *Device) HotResetInfo() (HotReset, error) {
 // HotReset resets the bus or slot of the device and with it all that HotResetInfo lists. All
 // of it must belong to this Space: its groups with groups, its devices with iommufd; the
 // error names what does not, and wraps feature.ErrNotSupported. The caller has quieted them.
-func (d *Device) HotReset() error {
+// It returns what was reset.
+func (d *Device) HotReset() ([]Affected, error) {
 	info, err := d.HotResetInfo()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s := d.space
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.backend.hotReset(d.file, info); err != nil {
-		return fmt.Errorf("%s: %w", d.node.Name, err)
+		return nil, fmt.Errorf("%s: %w", d.node.Name, err)
 	}
-	return nil
+	return info.Devices, nil
 }
 
 // issueHotReset resets with group descriptors as proof, none for iommufd.

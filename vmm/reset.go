@@ -132,12 +132,13 @@ func (h *hostDevices) silence() error {
 // reset resets the host's devices, which are silent and not mapped. The user is told, once, of
 // one that cannot be.
 func (h *hostDevices) reset(v *VM) {
+	done := make(hotResets)
 	for _, d := range h.devices {
-		reset := d.vfio.HotReset
 		if d.vfio.CanReset() {
-			reset = d.vfio.Reset
+			d.noteReset(v, d.vfio.Reset())
+		} else {
+			d.noteReset(v, done.add(d.vfio))
 		}
-		d.noteReset(v, reset())
 	}
 }
 

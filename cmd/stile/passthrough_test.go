@@ -145,6 +145,15 @@ func wholeGroups(t *testing.T, p passed) {
 	if n := r.Passthrough.IOCTLs["VFIO_GROUP_SET_CONTAINER"]; n != 2 || len(r.Passthrough.Devices) != 6 {
 		t.Errorf("the two groups of %d devices were opened %d times", len(r.Passthrough.Devices), n)
 	}
+	var resets uint64
+	for _, d := range r.Passthrough.Devices {
+		if strings.HasPrefix(d.Name, "0000:04") {
+			resets += d.IOCTLs["VFIO_DEVICE_PCI_HOT_RESET"]
+		}
+	}
+	if resets != 1 {
+		t.Errorf("the bus behind the bridge was reset %d times for two devices that can't be reset alone", resets)
+	}
 }
 
 // unprivileged runs stile as a user who has been given the device's files, with too small a memlock limit
