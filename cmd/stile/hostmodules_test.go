@@ -18,6 +18,24 @@ done
 "$1/network" host macvtap "$1/stile" run --net macvtap=macvtap0 -- "$1/network" macvtap
 `
 
+// hostAER has the kernel find an error of an e1000e: struct aer_error_inj of its drivers/pci/pcie/aer_inject.c is bus, device, function and
+// a byte of nothing, the bits of an uncorrectable error (here a completer abort, which is not fatal) and of a correctable one, and the header log.
+const hostAER = `
+insmod "$2/kernel/drivers/pci/pcie/aer_inject.ko" aer_mask_override=1
+out=$(mktemp -d)
+for what in warn stop; do
+	"$1/stile" run --on-device-error $what --json "$out/$what.json" -m 256M --device 02:00.0,bind -- sh -c 'echo ready; exec sleep 1000' >"$out/$what" 2>"$out/$what.err" & vm=$!
+	until grep -q ready "$out/$what"; do kill -0 $vm; sleep 0.1; done
+	printf '\2\0\0\0\0\200\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' >/dev/aer_inject
+	until grep -q '0000:02:00.0 reported an error that the hardware could not correct' "$out/$what.err"; do kill -0 $vm; sleep 0.1; done
+	[ $what = stop ] || kill -KILL $vm
+	status=0; wait $vm || status=$?
+	cat "$out/$what.err"
+done
+[ $status = 122 ]
+grep '"reason": "device-error"' "$out/stop.json"
+`
+
 const hostVsock = `
 cd "$2/kernel" && for module in net/vmw_vsock/vsock net/vmw_vsock/vmw_vsock_virtio_transport_common drivers/vhost/vhost_iotlb drivers/vhost/vhost drivers/vhost/vhost_vsock; do
 	insmod $module.ko
@@ -41,7 +59,8 @@ cmp "$out/sent" "$out/got"
 grep -q connect "$out/gone"
 `
 
-// TestHostModules joins guests to what the kernel of a nested host has as modules: its AF_VSOCK, by vhost-vsock, and a macvtap.
+// TestHostModules joins guests to what the kernel of a nested host has as modules: its AF_VSOCK, by vhost-vsock, a macvtap,
+// and errors of devices that it makes up.
 func TestHostModules(t *testing.T) {
 	for _, tool := range []struct{ name, of string }{{"depmod", "kmod"}, {"ip", "iproute2"}} {
 		if _, err := exec.LookPath(tool.name); err != nil {
@@ -57,7 +76,7 @@ func TestHostModules(t *testing.T) {
 		testenv.Missing(t, "apt", err.Error())
 	}
 	host := vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton", Kernel: "6.1"})
-	for _, test := range []struct{ name, script string }{{"macvtap", hostMacvtap}, {"vsock", hostVsock}} {
+	for _, test := range []struct{ name, script string }{{"macvtap", hostMacvtap}, {"AER", hostAER}, {"vsock", hostVsock}} {
 		t.Run(test.name, func(t *testing.T) {
 			out, err := host.Command(t.Context(), "bash", "-ec", test.script, "bash", tools, kernel.Modules, cache.Dir()).CombinedOutput()
 			if err != nil {
