@@ -82,14 +82,25 @@ func (c *Console) Port(name string) *Port {
 
 // Resize tells the guest the terminal's size in characters.
 func (c *Console) Resize(cols, rows uint16) error {
+	set := func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cols, c.rows = cols, rows
+	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cols, c.rows = cols, rows
-	if c.transport == nil {
+	t := c.transport
+	c.mu.Unlock()
+	if t == nil {
+		set()
 		return nil
 	}
+	if err := t.ChangeConfig(set); err != nil { // without c.mu, which who reads the configuration asks for last
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.control.in == nil {
-		return c.transport.ConfigChanged()
+		return nil
 	}
 	if c.control.ready {
 		c.control.pending[0] |= sendResize

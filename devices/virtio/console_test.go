@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stile-vmm/stile/devices/virtio"
@@ -211,6 +212,21 @@ func TestResizeWithoutMultiport(t *testing.T) {
 	if g.m.IRQ.Count(g.Message(0)) != 1 || g.Device(0, 4) != 2<<16|1 {
 		t.Error("no configuration change")
 	}
+	// A driver that reads the size meanwhile, and who changes it, do not wait for each other for good.
+	var resized atomic.Bool
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for !resized.Load() {
+			g.Device(0, 4)
+		}
+	})
+	for i := range uint16(20_000) {
+		if err := c.Resize(i, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resized.Store(true)
+	reader.Wait()
 }
 
 func TestRNG(t *testing.T) {

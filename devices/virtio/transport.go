@@ -154,6 +154,11 @@ func (t *Transport) Err() error {
 
 func (t *Transport) interrupt(vector *atomic.Uint32, isr uint8) error {
 	if t.msix.Enabled() {
+		if isr == isrConfig { // with MSI-X, too; a queue's bit is without it only (4.1.4.5.1)
+			t.isrMu.Lock()
+			t.isr |= isr
+			t.isrMu.Unlock()
+		}
 		return t.msix.Trigger(int(vector.Load()))
 	}
 	t.isrMu.Lock()

@@ -267,6 +267,14 @@ func TestDeviceConfig(t *testing.T) {
 	if got := m.IRQ.Count(d.Message(0)); got != 1 {
 		t.Errorf("%d configuration interrupts", got)
 	}
+	// With MSI-X, the ISR status has configuration changes and no queues (4.1.4.5.1).
+	exchange(t, m, d, 0, "x")
+	if got := d.ISR(); got != 2 {
+		t.Errorf("ISR %#x after a configuration change", got)
+	}
+	if exchange(t, m, d, 0, "x"); d.ISR() != 0 {
+		t.Error("the ISR status has a queue's interrupt")
+	}
 }
 
 // The PCI configuration access capability reaches the BAR without memory decoding.
