@@ -30,10 +30,16 @@ func (d *devices) addBalloon(v *VM, irqs interrupts) error {
 // SetBalloon asks the guest to give up bytes of its memory, and to take back what it has given beyond that. It takes the guest
 // a moment; Balloon tells how far it is.
 func (v *VM) SetBalloon(bytes uint64) error {
-	if v.devices.balloon == nil {
+	b := v.devices.balloon
+	switch {
+	case b == nil:
 		return errors.New("the VM has no balloon: it takes run --balloon")
+	case bytes > v.mem.Size():
+		return fmt.Errorf("balloon: the guest can't give %v, it has %v", Bytes(bytes), Bytes(v.mem.Size()))
+	case !b.Active():
+		return errors.New("balloon: the guest's kernel has not loaded a driver for it (virtio_balloon)")
 	}
-	return v.devices.balloon.SetTarget(bytes)
+	return b.SetTarget(bytes)
 }
 
 // Balloon returns the balloon's state, and false if the VM has none.

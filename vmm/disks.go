@@ -98,12 +98,24 @@ func (d *devices) addDisks(v *VM, irqs interrupts) error {
 	return nil
 }
 
-// ResizeDisk changes the size of a disk and of its image, in bytes. index is that of Config.Disks. The guest is
-// told. It may be called while the VM runs.
-func (v *VM) ResizeDisk(index int, size int64) error {
+// ResizeDisk changes the size of a disk and of its image, in bytes, and tells the guest. index is that of Config.Disks. Only
+// with shrink it makes the disk smaller. It may be called while the VM runs.
+func (v *VM) ResizeDisk(index int, size int64, shrink bool) error {
 	if index < 0 || index >= len(v.devices.disks) {
 		return fmt.Errorf("there is no disk %d: the VM has %d", index, len(v.devices.disks))
 	}
 	d := v.devices.disks[index]
-	return d.dev.Resize(d.transport, size)
+	err := d.dev.Resize(d.transport, size, shrink)
+	if err != nil {
+		return fmt.Errorf("disk %s: %w", v.cfg.Disks[index].Path, err)
+	}
+	return nil
+}
+
+// DiskSize returns the size of a disk in bytes, 0 if there is no such disk. index is that of Config.Disks.
+func (v *VM) DiskSize(index int) int64 {
+	if index < 0 || index >= len(v.devices.disks) {
+		return 0
+	}
+	return v.devices.disks[index].dev.Size()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/internal/control"
-	"github.com/stile-vmm/stile/vmm"
 )
 
 const ctlHelp = `Steer a running VM through its control socket. ID is what stile ps shows, or its beginning.
@@ -22,7 +20,8 @@ const ctlHelp = `Steer a running VM through its control socket. ID is what stile
   reboot            reboot the guest, by stile's agent
   kill              end the VM at once. The run ends with status 137
   balloon SIZE      take SIZE of its memory from a guest that has --balloon; 0 gives all of it back
-  resize DISK SIZE  give a disk another size; DISK is its serial number, or 0 for the first`
+  resize DISK SIZE  give a disk another size; DISK is its serial number, or 0 for the first. A smaller
+                    one takes --shrink: what is behind its new end is lost`
 
 // ctlLimit is how long a VM may take to do as it is told. Shutdown and reboot are told to
 // the agent, and not waited for.
@@ -36,7 +35,8 @@ func actions() map[string][]string {
 }
 
 func newCtlCommand() *cobra.Command {
-	return &cobra.Command{
+	shrink := false
+	c := &cobra.Command{
 		Use:   "ctl ID ACTION [ARG]...",
 		Short: "Steer a running VM: status, shutdown, reboot, kill, balloon, resize",
 		Long:  ctlHelp,
@@ -45,7 +45,17 @@ func newCtlCommand() *cobra.Command {
   stile ctl web balloon 256M
   stile ctl web shutdown`,
 		Args: cobra.MinimumNArgs(2),
-		RunE: func(c *cobra.Command, args []string) error { return steer(c.Context(), args[0], args[1], args[2:]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := parseAction(args[1], args[2:])
+			if err != nil {
+				return err
+			}
+			if shrink && r.Op != control.OpResize {
+				return fmt.Errorf("--shrink: is for resize, not for %s", args[1])
+			}
+			r.Shrink = shrink
+			return steer(c.Context(), args[0], r)
+		},
 		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			switch len(args) {
 			case 0:
@@ -56,15 +66,14 @@ func newCtlCommand() *cobra.Command {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	c.Flags().BoolVar(&shrink, "shrink", false, "let resize make a disk smaller, and lose what is behind its new end")
+	return c
 }
 
-// steer sends one action to a VM.
-func steer(ctx context.Context, id, action string, args []string) error {
-	r, err := parseAction(action, args)
+// steer sends a request to a VM.
+func steer(ctx context.Context, id string, r *control.Request) error {
+	id, err := control.Find(id)
 	if err != nil {
-		return err
-	}
-	if id, err = control.Find(id); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, ctlLimit, fmt.Errorf("%s did not answer within %v", id, ctlLimit))
@@ -100,9 +109,9 @@ func parseAction(action string, args []string) (*control.Request, error) {
 	case "resize":
 		r.Disk = args[0]
 		r.Size, err = parseSize(args[1])
-		if err == nil && r.Size%512 != 0 {
-			err = errors.New("a disk consists of sectors of " + vmm.Bytes(512).String())
-		}
 	}
-	return r, err
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", action, err)
+	}
+	return r, nil
 }

@@ -88,6 +88,13 @@ func (b *Balloon) SetTarget(bytes uint64) error {
 	return b.transport.ConfigChanged()
 }
 
+// Active reports whether the guest has a driver for the balloon.
+func (b *Balloon) Active() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.transport != nil
+}
+
 // Info implements Device.
 func (b *Balloon) Info() Info {
 	info := Info{

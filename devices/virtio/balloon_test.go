@@ -149,7 +149,12 @@ func TestBalloonTarget(t *testing.T) {
 	if got := dev.State(); got != want {
 		t.Errorf("state %+v, want %+v", got, want)
 	}
-	d.Reset()
+	if !dev.Active() {
+		t.Error("its driver is not noticed")
+	}
+	if d.Reset(); dev.Active() {
+		t.Error("it is active after a reset")
+	}
 	if got := dev.State().Actual; got != 0 {
 		t.Errorf("after a reset the guest has given %d", got)
 	}

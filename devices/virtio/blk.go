@@ -94,11 +94,20 @@ func NewBlk(o BlkOptions) (*Blk, error) {
 	return b, nil
 }
 
-// Resize changes the size of image and disk to size bytes, and tells the driver. A disk that shrinks is the
-// user's risk: the driver may be using its end.
-func (b *Blk) Resize(t *Transport, size int64) error {
+// ErrShrinks refuses to make a disk smaller.
+var ErrShrinks = errors.New("what is behind the new end would be lost")
+
+// Size returns the disk's size in bytes.
+func (b *Blk) Size() int64 { return int64(b.sectors.Load()) * disk.SectorSize }
+
+// Resize changes the size of image and disk to size bytes, and tells the driver. Only with shrink it makes the disk smaller:
+// the driver may be using its end.
+func (b *Blk) Resize(t *Transport, size int64, shrink bool) error {
 	b.resizing.Lock()
 	defer b.resizing.Unlock()
+	if size < b.Size() && !shrink && !b.image.ReadOnly() {
+		return fmt.Errorf("resize from %d to %d bytes: %w", b.Size(), size, ErrShrinks)
+	}
 	if err := b.image.Resize(size); err != nil {
 		return err
 	}
@@ -161,6 +170,9 @@ func (b *Blk) WriteConfig(off int, p []byte) {
 // Activate implements Device.
 func (b *Blk) Activate(a *Activation) error {
 	b.flush, b.configWCE = a.Features&blkFlush != 0, a.Features&blkConfigWCE != 0
+	if b.configWCE && !b.flush {
+		b.writeback.Store(false) // 5.2.5.2
+	}
 	return nil
 }
 
@@ -178,8 +190,8 @@ func (b *Blk) Serve(q *Queue) error {
 func (b *Blk) Reset() { b.writeback.Store(true) }
 
 // failed tells the user of an I/O error.
-func (b *Blk) failed(what string, sector uint64, err error) {
+func (b *Blk) failed(what string, err error) {
 	if !errors.Is(err, disk.ErrReadOnly) { // the guest's own fault
-		b.notices.say(func() string { return fmt.Sprintf("the guest's %s at sector %d failed: %v", what, sector, err) })
+		b.notices.say(func() string { return fmt.Sprintf("the guest's %s failed: %v", what, err) })
 	}
 }

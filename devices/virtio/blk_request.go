@@ -57,12 +57,12 @@ func (s *blkQueue) request(c *virtq.Chain) (uint32, error) {
 		return 0, fmt.Errorf("disk request with a header of %d bytes: %w", n, virtq.ErrGuest)
 	}
 	typ, sector := binary.LittleEndian.Uint32(s.header[0:]), binary.LittleEndian.Uint64(s.header[8:])
-	written := uint32(1)
+	data := uint64(0) // bytes written before the status
 	switch typ {
 	case blkIn:
 		*status = s.read(c, sector)
 		if *status == blkOK {
-			written = uint32(c.WritableLen()) // at most 4 GiB, and refused far below
+			data = c.WritableLen() - 1
 		}
 	case blkOut:
 		*status = s.write(c, sector)
@@ -70,13 +70,22 @@ func (s *blkQueue) request(c *virtq.Chain) (uint32, error) {
 		*status = s.flush()
 	case blkGetID:
 		n, _ := writeBefore(c, s.dev.serial[:])
-		*status, written = blkOK, uint32(n)+1
+		*status, data = blkOK, uint64(n)
 	case blkDiscardType, blkZeroesType:
 		*status = s.changeRanges(c, typ)
 	default:
 		*status = blkUnsupported
 	}
-	return written, nil
+	return written(c, data), nil
+}
+
+// written is what the driver is told of a chain with n bytes of data and the status: so many bytes are written from its start on
+// (2.7.8.2), with the status where it follows them. At most 4 GiB, and refused far below.
+func written(c *virtq.Chain, n uint64) uint32 {
+	if n == c.WritableLen()-1 {
+		n++
+	}
+	return uint32(n)
 }
 
 // lastByte returns the last byte of bufs, nil if there is none.
@@ -129,7 +138,7 @@ func (s *blkQueue) read(c *virtq.Chain, sector uint64) byte {
 	}
 	s.cut(c.Writable(), 0, n)
 	if err := s.dev.image.ReadAt(s.data, int64(sector*disk.SectorSize)); err != nil {
-		s.dev.failed("read", sector, err)
+		s.dev.failed(fmt.Sprintf("read at sector %d", sector), err)
 		return blkIOErr
 	}
 	return blkOK
@@ -143,7 +152,7 @@ func (s *blkQueue) write(c *virtq.Chain, sector uint64) byte {
 	s.cut(c.Readable(), blkHeaderSize, n)
 	err := s.dev.image.WriteAt(s.data, int64(sector*disk.SectorSize))
 	if err != nil {
-		s.dev.failed("write", sector, err)
+		s.dev.failed(fmt.Sprintf("write at sector %d", sector), err)
 		return blkIOErr
 	}
 	return s.through()
@@ -159,7 +168,7 @@ func (s *blkQueue) through() byte {
 
 func (s *blkQueue) flush() byte {
 	if err := s.dev.image.Flush(); err != nil {
-		s.dev.failed("flush", 0, err)
+		s.dev.failed("flush", err)
 		return blkIOErr
 	}
 	return blkOK
@@ -190,7 +199,11 @@ func (s *blkQueue) changeRanges(c *virtq.Chain, typ uint32) byte {
 	for i := uint64(0); i < n; i += blkRangeSize {
 		sector, count, f := s.rangeAt(i)
 		if err := s.change(typ, int64(sector), int64(count), f&blkUnmap != 0); err != nil {
-			s.dev.failed("discard", sector, err)
+			what := "discard"
+			if typ == blkZeroesType {
+				what = "write of zeroes"
+			}
+			s.dev.failed(fmt.Sprintf("%s at sector %d", what, sector), err)
 			return blkIOErr
 		}
 	}

@@ -36,10 +36,7 @@ func testHostile(t *testing.T, newDevice func(testing.TB) virtio.Device) {
 		t.Run(c.name, func(t *testing.T) {
 			before := runtime.NumGoroutine()
 			t.Run("attack", func(t *testing.T) { // its cleanup ends the machine
-				dev := newDevice(t)
-				v := &victim{t: t, m: virtiotest.New(t), info: dev.Info(), rng: rand.New(rand.NewPCG(1, 2))}
-				_, v.d = v.m.Plug(dev)
-				v.ram, v.buf = v.m.Alloc(victimRAM)
+				v := newVictim(t, newDevice(t))
 				bar := v.d.BAR
 				c.attack(v)
 				v.heal(bar)
@@ -54,6 +51,14 @@ func testHostile(t *testing.T, newDevice func(testing.TB) virtio.Device) {
 			t.Errorf("%d goroutines are left, there were %d:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
 		})
 	}
+}
+
+// newVictim plugs the device into a machine of its own.
+func newVictim(t testing.TB, dev virtio.Device) *victim {
+	v := &victim{t: t, m: virtiotest.New(t), info: dev.Info(), rng: rand.New(rand.NewPCG(1, 2))}
+	_, v.d = v.m.Plug(dev)
+	v.ram, v.buf = v.m.Alloc(victimRAM)
+	return v
 }
 
 // heal puts the BAR back, and checks that the device comes up after a reset and stays well.
@@ -120,29 +125,29 @@ func TestHostileCount(t *testing.T) {
 	t.Logf("%d cases for each device", len(hostileCases))
 }
 
-func TestHostileConsole(t *testing.T) {
-	testHostile(t, func(testing.TB) virtio.Device {
-		return virtio.NewConsole(virtio.ConsoleOptions{Ports: []string{"agent", "other"}})
-	})
+func TestHostileConsole(t *testing.T) { testHostile(t, newHostileConsole) }
+
+func newHostileConsole(testing.TB) virtio.Device {
+	return virtio.NewConsole(virtio.ConsoleOptions{Ports: []string{"agent", "other"}})
 }
 
 func TestHostileRNG(t *testing.T) {
 	testHostile(t, func(testing.TB) virtio.Device { return virtio.NewRNG() })
 }
 
-func TestHostile9P(t *testing.T) {
-	testHostile(t, func(t testing.TB) virtio.Device {
-		s, err := share.New(share.Config{Path: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		dev, err := virtio.NewP9("hostile", s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return dev
-	})
+func TestHostile9P(t *testing.T) { testHostile(t, newHostile9P) }
+
+func newHostile9P(t testing.TB) virtio.Device {
+	s, err := share.New(share.Config{Path: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	dev, err := virtio.NewP9("hostile", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dev
 }
 
 func TestHostileBlk(t *testing.T) {

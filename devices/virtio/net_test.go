@@ -469,7 +469,7 @@ func (c *countingPair) Receive(frame []byte, _ bool) (int, error) {
 	return c.size, nil
 }
 
-func benchGuest(b *testing.B, q network.Queue) *netGuest {
+func benchGuest(b testing.TB, q network.Queue) *netGuest {
 	w := &wire{pairs: []network.Queue{q}}
 	dev, err := virtio.NewNet(testMAC, w)
 	if err != nil {

@@ -340,6 +340,9 @@ func TestP9ResetEndsSession(t *testing.T) {
 	}
 }
 
+// p9Getattr is a Tgetattr of the root.
+var p9Getattr = []byte{19, 0, 0, 0, 24, 7, 0, 1, 0, 0, 0, 255, 7, 0, 0, 0, 0, 0, 0}
+
 func BenchmarkP9Getattr(b *testing.B) {
 	m, drv := p9Device(b, b.TempDir())
 	client, root := p9Mount(b, m, drv)
@@ -347,7 +350,7 @@ func BenchmarkP9Getattr(b *testing.B) {
 	runtime.KeepAlive(root)
 	ring := drv.Rings[0]
 	gpa, buf := m.Alloc(4096)
-	copy(buf, []byte{19, 0, 0, 0, 24, 7, 0, 1, 0, 0, 0, 255, 7, 0, 0, 0, 0, 0, 0})
+	copy(buf, p9Getattr)
 	b.ReportAllocs()
 	for b.Loop() {
 		ring.Add(virtqtest.Buf{Addr: gpa, Len: 19}, virtqtest.Buf{Addr: gpa + 2048, Len: 200, Write: true})

@@ -27,6 +27,9 @@ const (
 // NoVMError says that no VM of that ID is running.
 type NoVMError struct{ ID string }
 
+// ErrEnded says that a VM ended before it answered.
+var ErrEnded = errors.New("the VM ended before it answered")
+
 func (e *NoVMError) Error() string {
 	return fmt.Sprintf("no VM %q is running; stile ps shows those that are", e.ID)
 }
@@ -75,7 +78,7 @@ func Exchange(ctx context.Context, conn io.ReadWriteCloser, r *Request) (*Reply,
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case errors.Is(err, io.EOF):
-		return nil, errors.New("the VM ended before it answered")
+		return nil, ErrEnded
 	case err != nil:
 		return nil, fmt.Errorf("control socket: %w", err)
 	case reply.Error != "":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -35,6 +36,8 @@ type Request struct {
 	Op   Op     `json:"op"`
 	Size uint64 `json:"size,omitempty"` // bytes
 	Disk string `json:"disk,omitempty"`
+	// Shrink lets OpResize make a disk smaller.
+	Shrink bool `json:"shrink,omitempty"`
 }
 
 // Validate reports what no VM can do.
@@ -83,6 +86,15 @@ type Info struct {
 	Log     string    `json:"log,omitempty"`     // path of the console's log
 	Vsock   *Vsock    `json:"vsock,omitempty"`
 	Balloon *Balloon  `json:"balloon,omitempty"`
+	Disks   []Disk    `json:"disks,omitempty"` // in their order, once there is a VM
+}
+
+// Disk is a disk of a VM.
+type Disk struct {
+	Path   string `json:"path"`
+	Serial string `json:"serial,omitempty"`
+	Size   int64  `json:"size"`   // bytes, as the guest sees it
+	Writes string `json:"writes"` // what becomes of them: "kept", "refused", or "dropped" at the end
 }
 
 // Vsock is a VM's vsock device.
@@ -107,6 +119,13 @@ func (i Info) trim() Info {
 		if room -= len(arg); room < 0 {
 			i.Command = append(append([]string(nil), i.Command[:n]...), "…")
 			break
+		}
+	}
+	const longest = 256
+	i.Disks = slices.Clone(i.Disks)
+	for n := range i.Disks {
+		if d := &i.Disks[n]; len(d.Path) > longest {
+			d.Path = "…" + d.Path[len(d.Path)-longest:]
 		}
 	}
 	return i

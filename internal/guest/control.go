@@ -192,22 +192,34 @@ func (c *Control) do(ctx context.Context, t target, r *control.Request) error {
 		return nil
 	case t == nil:
 		return errors.New("the VM is starting: try again")
-	case r.Op == control.OpKill || r.Op == control.OpShutdown:
-		c.end(r.Op)
+	}
+	undo := func() {}
+	if r.Op == control.OpKill || r.Op == control.OpShutdown {
+		undo = c.end(r.Op)
 	}
 	err := t.do(ctx, r)
-	if err != nil && r.Op == control.OpKill {
+	switch {
+	case err == nil || errors.Is(err, control.ErrEnded):
+	case r.Op == control.OpKill:
 		c.kill(&EndedError{r.Op}) // all of it, then
 		err = nil
+	default:
+		undo()
 	}
 	return err
 }
 
-// end notes that somebody asked for the VM's end.
-func (c *Control) end(by control.Op) {
+// end notes that somebody asked for the VM's end; undo, that it goes on.
+func (c *Control) end(by control.Op) (undo func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	asked, state := c.asked, c.info.State
 	c.asked, c.info.State = by, control.Stopping
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.asked, c.info.State = asked, state
+	}
 }
 
 // stream shows a viewer the console. What the viewer writes goes to t's input, if there is t.

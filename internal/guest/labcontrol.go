@@ -122,7 +122,7 @@ func (t *nestedTarget) describe(ctx context.Context, info *control.Info) {
 	}
 	conn.Close()
 	if in := reply.Info; in != nil {
-		info.State, info.Kernel, info.Balloon = in.State, in.Kernel, in.Balloon
+		info.State, info.Kernel, info.Balloon, info.Disks = in.State, in.Kernel, in.Balloon, in.Disks
 	}
 }
 

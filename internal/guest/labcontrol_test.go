@@ -18,9 +18,10 @@ import (
 
 // typist is a VM that remembers what it is told.
 type typist struct {
-	mu    sync.Mutex
-	ops   []control.Op
-	typed chan string
+	mu     sync.Mutex
+	ops    []control.Op
+	refuse error
+	typed  chan string
 }
 
 func (v *typist) do(_ context.Context, r *control.Request) error {
@@ -30,7 +31,7 @@ func (v *typist) do(_ context.Context, r *control.Request) error {
 	if r.Op == control.OpBalloon {
 		return errors.New("no balloon")
 	}
-	return nil
+	return v.refuse
 }
 
 func (v *typist) describe(_ context.Context, info *control.Info) {
@@ -114,6 +115,22 @@ func TestControlThroughTheLab(t *testing.T) {
 	<-done
 	if got.String() != "last words" {
 		t.Errorf("the console outside has %q", &got)
+	}
+}
+
+// A VM that can't be shut down goes on, and ends as its own command says. One that ends while it is told so was told.
+func TestRefusedShutdown(t *testing.T) {
+	for _, test := range []struct {
+		refuse error
+		ended  bool
+	}{{errors.New("no agent"), false}, {control.ErrEnded, true}} {
+		c := &Control{info: control.Info{State: control.Running}, target: &typist{refuse: test.refuse}}
+		if _, _, err := c.Handle(t.Context(), &control.Request{Op: control.OpShutdown}); !errors.Is(err, test.refuse) {
+			t.Errorf("%v", err)
+		}
+		if got := c.Ended(); (got != nil) != test.ended || (c.info.State == control.Stopping) != test.ended {
+			t.Errorf("after %q: ended %v, state %s", test.refuse, got, c.info.State)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/stile-vmm/stile/devices/virtio"
 	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -31,6 +32,21 @@ func (t *machineTarget) describe(_ context.Context, info *control.Info) {
 	if cid := t.vm.VsockCID(); cid != 0 {
 		info.Vsock = &control.Vsock{CID: cid}
 	}
+	info.Disks = nil
+	for i, d := range t.disks {
+		info.Disks = append(info.Disks, control.Disk{Path: d.Path, Serial: d.Serial, Size: t.vm.DiskSize(i), Writes: writes(d)})
+	}
+}
+
+// writes says what becomes of a guest's writes to a disk.
+func writes(d vmm.Disk) string {
+	switch {
+	case d.COW:
+		return "dropped"
+	case d.ReadOnly:
+		return "refused"
+	}
+	return "kept"
 }
 
 func (t *machineTarget) do(_ context.Context, r *control.Request) error {
@@ -56,13 +72,17 @@ func (t *machineTarget) resize(r *control.Request) error {
 	if at < 0 {
 		var err error
 		if at, err = strconv.Atoi(r.Disk); err != nil {
-			return fmt.Errorf("resize: no disk has the serial number %q", r.Disk)
+			return fmt.Errorf("resize: no disk has the serial number %q; stile ctl ID status shows the VM's disks", r.Disk)
 		}
 	}
 	if r.Size > math.MaxInt64 {
 		return fmt.Errorf("resize: %d bytes are too many", r.Size)
 	}
-	return t.vm.ResizeDisk(at, int64(r.Size))
+	err := t.vm.ResizeDisk(at, int64(r.Size), r.Shrink)
+	if errors.Is(err, virtio.ErrShrinks) {
+		return fmt.Errorf("%w; stile ctl ID resize --shrink does it", err)
+	}
+	return err
 }
 
 // guestTarget steers a guest with an agent.

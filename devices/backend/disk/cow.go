@@ -80,7 +80,7 @@ func (w *cow) ReadOnly() bool { return false }
 func (w *cow) Flush() error   { return nil }
 func (w *cow) Close() error   { return errors.Join(w.temp.close(), w.base.close()) }
 func (*cow) Resize(int64) error {
-	return errors.New("a disk whose changes are thrown away can't be resized")
+	return errors.New("resize: a disk whose changes are thrown away (cow) keeps its size")
 }
 
 func (w *cow) isChanged(block int64) bool {

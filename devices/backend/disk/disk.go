@@ -64,6 +64,8 @@ type Image interface {
 var (
 	ErrReadOnly = errors.New("disk is read-only")
 	errRange    = errors.New("beyond the disk's end")
+
+	errResizeReadOnly = fmt.Errorf("resize: %w; only one that the guest can write to gets another size", ErrReadOnly)
 )
 
 // Validate reports what is wrong with o without looking at the file.
@@ -180,7 +182,7 @@ func (r *readOnly) ReadAt(bufs [][]byte, off int64) error {
 func (*readOnly) WriteAt([][]byte, int64) error        { return ErrReadOnly }
 func (*readOnly) Discard(int64, int64) error           { return ErrReadOnly }
 func (*readOnly) WriteZeroes(int64, int64, bool) error { return ErrReadOnly }
-func (*readOnly) Resize(int64) error                   { return ErrReadOnly }
+func (*readOnly) Resize(int64) error                   { return errResizeReadOnly }
 
 // inside checks a range of n bytes against the size.
 func inside(off, n, size int64) error {

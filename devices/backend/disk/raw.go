@@ -169,19 +169,19 @@ func (r *raw) WriteZeroes(off, n int64, mayUnmap bool) error {
 func (r *raw) Resize(size int64) error {
 	switch {
 	case r.readOnly:
-		return ErrReadOnly
+		return errResizeReadOnly
 	case size <= 0 || size%int64(r.BlockSize()) != 0 || size > MaxSize:
-		return fmt.Errorf("resize %s to %d bytes: must be a multiple of %d, at most %d", r.f.path, size, r.BlockSize(), int64(MaxSize))
+		return fmt.Errorf("resize to %d bytes: must be a multiple of %d, at most %d", size, r.BlockSize(), int64(MaxSize))
 	}
 	if r.f.isDevice {
 		if err := r.f.measure(); err != nil {
 			return err
 		}
 		if r.f.size < size {
-			return fmt.Errorf("resize %s to %d bytes: the device has %d", r.f.path, size, r.f.size)
+			return fmt.Errorf("resize to %d bytes: the device has %d; make that larger first", size, r.f.size)
 		}
 	} else if err := unix.Ftruncate(r.f.fd.Int(), size); err != nil {
-		return fmt.Errorf("resize %s to %d bytes: %w", r.f.path, size, err)
+		return fmt.Errorf("resize to %d bytes: %w", size, err)
 	}
 	r.fileEnd.Store(size)
 	r.size.Store(size)

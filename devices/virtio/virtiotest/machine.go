@@ -106,6 +106,13 @@ func (m *Machine) Write(addr uint64, n int, v uint64) {
 	if m.Mapper.Ring(pci.Memory, addr, b[:n]) {
 		return
 	}
+	m.exit(addr, n, v)
+}
+
+// exit has bytes of its own, which are an allocation: what a doorbell costs in benchmarks is the device's.
+func (m *Machine) exit(addr uint64, n int, v uint64) {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], v)
 	m.exits.Add(1)
 	m.Memory.Write(addr, b[:n])
 }
