@@ -96,7 +96,7 @@ func parseForward(text string) (usernet.Forward, error) {
 		host = "127.0.0.1:" + host
 	}
 	at, err := netip.ParseAddrPort(host)
-	if err != nil {
+	if err != nil || at.Port() == 0 { // nobody would learn which one was chosen
 		return wrong()
 	}
 	return usernet.Forward{Host: at, Guest: uint16(guest), UDP: isUDP}, nil

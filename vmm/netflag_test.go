@@ -39,6 +39,7 @@ func TestParseNetRefuses(t *testing.T) {
 		"user,fwd=22,cidr=fd00::/64,mac=1":  {"fwd=22", "fd00::/64", "mac=1"},
 		"user,fwd=0:0,fwd=x:1:2,tap=1":      {"fwd=0:0", "fwd=x:1:2", `no "tap"`},
 		"user,fwd=1:2,fwd=1:3":              {"twice"},
+		"user,fwd=0:22,fwd=65536:1":         {"fwd=0:22: must be", "fwd=65536:1: must be"},
 		"tap=t,cidr=10.0.0.0/8,gw=10.0.0.1": {`no "cidr"`, "without an address"},
 		"tap=t,mac=01:00:00:00:00:00":       {"group"},
 		"macvtap=m,mac=02:00:00:00:00:01":   {"interface's address"},

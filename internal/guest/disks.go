@@ -21,17 +21,17 @@ func ParseDisk(text string) (vmm.Disk, error) {
 		faults = append(faults, fmt.Errorf("--disk %q: must be PATH, with options behind it such as ,ro or ,cow", text))
 	}
 	for _, word := range words[1:] {
-		key, value, _ := strings.Cut(strings.ReplaceAll(word, comma, ","), "=")
-		switch key {
-		case "ro":
+		key, value, hasValue := strings.Cut(strings.ReplaceAll(word, comma, ","), "=")
+		switch {
+		case key == "ro" && !hasValue:
 			d.ReadOnly = true
-		case "cow":
+		case key == "cow" && !hasValue:
 			d.COW = true
-		case "direct":
+		case key == "direct" && !hasValue:
 			d.Direct = true
-		case "serial":
+		case key == "serial" && value != "":
 			d.Serial = value
-		case "format":
+		case key == "format" && value != "":
 			d.Format = disk.Format(value)
 		default:
 			faults = append(faults, fmt.Errorf("--disk %q: option %q is unknown; there are ro, cow, direct, serial= and format=", text, word))

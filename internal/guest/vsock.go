@@ -79,5 +79,12 @@ func (s Spec) vsockOf(id string, on Place) (*vmm.Vsock, error) {
 		}
 		v.Path = filepath.Join(dir, id+control.VsockSuffix)
 	}
+	if len(v.Path) > maxVsockPath {
+		return nil, fmt.Errorf("--vsock: the path %s has %d bytes: it may have %d, because the kernel limits a socket's path to 107 and a port's number comes behind it; name a shorter one by path=",
+			v.Path, len(v.Path), maxVsockPath)
+	}
 	return &v, nil
 }
+
+// maxVsockPath bounds the path of a socket, in bytes: sockaddr_un has 108 with the NUL, and a port's socket is beside it.
+const maxVsockPath = 107 - len("_4294967295")

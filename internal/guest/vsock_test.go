@@ -35,6 +35,17 @@ func TestParseVsock(t *testing.T) {
 	}
 }
 
+func TestVsockPathIsShort(t *testing.T) {
+	s := Spec{Vsock: &vmm.Vsock{CID: 7, Path: "/" + strings.Repeat("p", 96)}}
+	if _, err := s.vsockOf("id", OnHost); err == nil || !strings.Contains(err.Error(), "has 97 bytes: it may have 96") {
+		t.Errorf("%v", err)
+	}
+	s.Vsock.Path = s.Vsock.Path[1:]
+	if _, err := s.vsockOf("id", OnHost); err != nil {
+		t.Error(err)
+	}
+}
+
 // The host's AF_VSOCK has no path, and is not to be had in the lab.
 func TestHostVsockPlace(t *testing.T) {
 	s := Spec{Vsock: &vmm.Vsock{CID: 7, Host: true}}

@@ -57,7 +57,10 @@ func Listen(path string) (*Socket, error) {
 // any more is replaced.
 func Bind(path string) (*net.UnixListener, error) {
 	l, err := listen(path)
-	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if !abandoned(path) {
+			return nil, fmt.Errorf("vsock: %s is taken, by another VM's socket or by a file: name another path", path)
+		}
 		if err = os.Remove(path); err == nil {
 			l, err = listen(path)
 		}

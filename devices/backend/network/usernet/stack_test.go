@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -113,6 +114,24 @@ func TestTCPReset(t *testing.T) {
 			t.Errorf("the host's end: %v", err)
 		}
 	})
+}
+
+// A port that can't be had is named with what can be done, and others that can be had are given back.
+func TestForwardRefused(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().(*net.TCPAddr).AddrPort()
+	_, err = New(Config{Forwards: []Forward{{Host: taken, Guest: 22}, {Host: netip.MustParseAddrPort("192.0.2.1:8022"), Guest: 23}}})
+	for _, want := range []string{
+		fmt.Sprintf("forward %v to the guest's port 22:", taken), "or choose another port", "to the guest's port 23:", "this host does not have the address",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, without %q", err, want)
+		}
+	}
 }
 
 func TestForward(t *testing.T) {

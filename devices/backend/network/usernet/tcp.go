@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -78,10 +79,23 @@ func (s *Stack) listen(forwards []Forward) error {
 	var faults []error
 	for _, f := range forwards {
 		if err := s.listenOne(f); err != nil {
-			faults = append(faults, fmt.Errorf("forward %v to the guest's port %d: %w", f.Port(), f.Guest, err))
+			faults = append(faults, fmt.Errorf("forward %v to the guest's port %d: %w%s", f.Port(), f.Guest, err, listenRemedy(err)))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// listenRemedy says what can be done about an error of a forward's port.
+func listenRemedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ": end what listens there, or choose another port"
+	case errors.Is(err, syscall.EACCES):
+		return ": low ports are root's, choose a higher one"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ": this host does not have the address"
+	}
+	return ""
 }
 
 func (s *Stack) listenOne(f Forward) error {
