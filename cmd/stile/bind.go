@@ -21,12 +21,12 @@ type bindFlags struct {
 }
 
 func (f *bindFlags) add(c *cobra.Command, force string) {
-	c.Flags().IntVar(&f.group, "group", -1, "take all functions of an IOMMU group that can be bound")
+	c.Flags().IntVar(&f.group, "group", -1, "take all functions of IOMMU group `N` that can be bound")
 	c.Flags().Lookup("group").DefValue = "0" // so that help shows no default; 0 is a group, too
 	c.Flags().BoolVar(&f.force, "force", false, force)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "print what would be written, as shell commands, and change nothing")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
-	c.Flags().StringVar(&f.root, "root", "/", "folder with the host's /sys and /proc")
+	c.Flags().StringVar(&f.root, "root", "/", "`FOLDER` with the host's /sys and /proc")
 	_ = c.Flags().MarkHidden("root") // for tests: there is no kernel behind another folder
 }
 
@@ -78,7 +78,7 @@ stile run --device ADDRESS,bind binds for one run and needs no stile bind.`,
 		},
 	}
 	f.add(c, "bind although something on this host uses the function")
-	c.Flags().StringVar(&driver, "driver", "", "driver to bind to (default vfio-pci)")
+	c.Flags().StringVar(&driver, "driver", "", "`DRIVER` to bind to (default vfio-pci)")
 	return c
 }
 

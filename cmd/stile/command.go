@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/stile-vmm/stile/internal/guest"
@@ -43,16 +44,16 @@ func shell(root string) string {
 	return "sh"
 }
 
-// workDir is the command's working directory: in a view of the host's root the current one.
+// workDir is the command's working directory: in a view of the host's root the current one, or one below it.
 func (f *runFlags) workDir() string {
-	if f.dir != "" || f.spec.Root != guest.RootHost {
+	if f.spec.Root != guest.RootHost || filepath.IsAbs(f.dir) {
 		return f.dir
 	}
 	dir, err := os.Getwd()
 	if err != nil {
-		return ""
+		return f.dir
 	}
-	return dir
+	return filepath.Join(dir, f.dir)
 }
 
 // environment resolves --env; a bare KEY that is not set here is left out.

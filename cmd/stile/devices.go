@@ -79,8 +79,8 @@ With --root the folder holds another host's /sys, /proc and /run, for instance a
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().StringVar(&graph, "graph", "", "draw the groups: svg or dot")
-	c.Flags().StringVar(&root, "root", "/", "folder with the host's /sys and /proc")
+	c.Flags().StringVar(&graph, "graph", "", "draw the groups in this `FORMAT`: svg or dot")
+	c.Flags().StringVar(&root, "root", "/", "`FOLDER` with the host's /sys and /proc")
 	return c
 }
 

@@ -59,7 +59,7 @@ if something is missing without which stile run does not work.`,
 		Example: `  stile doctor
   stile doctor --json
   apt-get install $(stile doctor --missing)`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if toBuild {
 				for _, name := range kbuild.Missing(c.Context()) {

@@ -31,6 +31,9 @@ func TestHelp(t *testing.T) {
 			if f.Usage == "" {
 				t.Errorf("%s: --%s has no description", c.CommandPath(), f.Name)
 			}
+			if value, _ := pflag.UnquoteUsage(f); value != strings.ToUpper(value) {
+				t.Errorf("%s: --%s takes a %s: what is that?", c.CommandPath(), f.Name, value)
+			}
 		})
 	})
 }

@@ -40,7 +40,7 @@ func newImageListCommand() *cobra.Command {
 		Use:     "list",
 		Short:   "List what is in the cache, the most recently used first",
 		Example: "  stile image list",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			list, err := listCached()
 			if err != nil {
@@ -99,14 +99,14 @@ func newImagePruneCommand() *cobra.Command {
 		Use:     "prune",
 		Short:   "Remove from the cache what was not used lately",
 		Example: "  stile image prune --unused-for 720h",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			freed, err := prune(c.Context(), older)
 			fmt.Printf("freed %s\n", roundSize(freed))
 			return err
 		},
 	}
-	c.Flags().DurationVar(&older, "unused-for", 0, "keep what was used within this time, such as 720h (default: keep nothing but lab states in use)")
+	c.Flags().DurationVar(&older, "unused-for", 0, "keep what was used within this `TIME`, such as 720h (default: keep nothing but lab states in use)")
 	return c
 }
 

@@ -60,13 +60,13 @@ type labFlags struct {
 func (f *labFlags) add(fs *pflag.FlagSet) {
 	fs.SetNormalizeFunc(normalizeFlag)
 	fs.SortFlags = false
-	fs.StringVar(&f.spec.Topology, "topology", lab.AllTopology, "a topology's name, or a file with one")
-	fs.StringVar(&f.spec.Kernel, "kernel", "", "the nested host's kernel: built, debug, 6.1, 6.12, host, default or a bzImage")
-	fs.StringVar(&f.spec.Modules, "modules", "", "the lib/modules/RELEASE folder of a kernel given by its path")
-	fs.IntVar(&f.spec.CPUs, "cpus", 0, "processors; one is fastest under emulation (default 1)")
+	fs.StringVar(&f.spec.Topology, "topology", lab.AllTopology, "`TOPOLOGY` by its name, or a file with one")
+	fs.StringVar(&f.spec.Kernel, "kernel", "", "the nested host's `KERNEL`: built, debug, 6.1, 6.12, host, default or a bzImage")
+	fs.StringVar(&f.spec.Modules, "modules", "", "the lib/modules/RELEASE `FOLDER` of a kernel given by its path")
+	fs.IntVar(&f.spec.CPUs, "cpus", 0, "`N` processors; one is fastest under emulation (default 1)")
 	fs.Var(&f.mem, "memory", "memory, such as 2G (default 2G)")
-	fs.StringArrayVar(&f.spec.Writable, "writable", nil, "a file or folder that the nested host may change (default: it sees all copy on write); repeatable")
-	fs.StringVar(&f.log, "console-log", "", "write the nested host's console to this file")
+	fs.StringArrayVar(&f.spec.Writable, "writable", nil, "a file or folder, `PATH`, that the nested host may change (default: it sees all copy on write); repeatable")
+	fs.StringVar(&f.log, "console-log", "", "write the nested host's console to `FILE`")
 }
 
 // open resumes the nested host. The caller closes both.
@@ -100,7 +100,7 @@ func newLabUpCommand() *cobra.Command {
 then resume it once, to see that it works. Other commands do the same when they need it,
 but take a state from another version of stile too, which costs them half a second.`,
 		Example: "  stile lab up\n  stile lab up --topology ./mine.json --kernel 6.12",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE:    func(*cobra.Command, []string) error { return f.up(asJSON) },
 	}
 	f.add(c.Flags())
@@ -197,7 +197,7 @@ func newLabListCommand() *cobra.Command {
 		Use:     "list",
 		Short:   "List the saved states, the most recently used first",
 		Example: "  stile lab list",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			store, err := openLabStore()
 			if err != nil {
@@ -267,7 +267,7 @@ func newLabPruneCommand() *cobra.Command {
 		Use:     "prune",
 		Short:   "Remove saved states but those used last, and what killed runs have left",
 		Example: "  stile lab prune --keep 2",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			store, err := openLabStore()
 			if err != nil {
@@ -281,6 +281,6 @@ func newLabPruneCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().IntVar(&keep, "keep", 0, "how many to keep")
+	c.Flags().IntVar(&keep, "keep", 0, "keep the `N` that were used last")
 	return c
 }

@@ -38,7 +38,7 @@ func newLabShellCommand() *cobra.Command {
 		Use:     "shell",
 		Short:   "Run a shell in the nested host",
 		Example: "  stile lab shell --topology multifunction",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			return f.run(always([]string{shell(guest.RootHost)}), isTerminal(os.Stdin))
 		},

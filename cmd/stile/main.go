@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -45,7 +46,7 @@ func run(args []string) int {
 	return guest.ExitSetup
 }
 
-// plainValue says of a value that is to be a number, or a time, that it is none, in place of Go's words for it.
+// plainValue says what is wrong with a flag's value, and of one that is to be a number, or a time, that it is none, in place of Go's words for it.
 func plainValue(err error) error {
 	var value *pflag.InvalidValueError
 	if !errors.As(err, &value) {
@@ -60,19 +61,24 @@ func plainValue(err error) error {
 	case errors.As(err, new(*strconv.NumError)):
 		return fmt.Errorf("--%s %q: not a number", name, text)
 	}
-	return err
+	cause := errors.Unwrap(value)
+	if cause == nil || strings.HasPrefix(cause.Error(), "--"+name+" ") {
+		return cmp.Or(cause, err)
+	}
+	return fmt.Errorf("--%s: %w", name, cause)
 }
 
-// messages splits joined errors into one line each.
+// messages splits joined errors into one line each. An error that wraps several and has words of its own is one.
 func messages(err error) []string {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var lines []string
-		for _, e := range joined.Unwrap() {
-			lines = append(lines, messages(e)...)
-		}
-		return lines
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() {
+		return []string{err.Error()}
 	}
-	return []string{err.Error()}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		lines = append(lines, messages(e)...)
+	}
+	return lines
 }
 
 func newCommand() *cobra.Command {
@@ -116,6 +122,14 @@ func groupOnly(c *cobra.Command) {
 	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
+// noArguments refuses any.
+func noArguments(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q is an argument too many", args[0])
+	}
+	return nil
+}
+
 // noSuchCommand refuses a command that c does not hold, and names those that may be meant.
 func noSuchCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -133,10 +147,14 @@ func noSuchCommand(c *cobra.Command, args []string) error {
 func pointToHelp(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
+			err := check(c, args)
+			switch {
+			case err == nil:
+				return nil
+			case c.HasSubCommands():
 				return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
 			}
-			return nil
+			return fmt.Errorf("%w: %s; see %s --help", err, c.UseLine(), c.CommandPath())
 		}
 	}
 	for _, sub := range c.Commands() {

@@ -27,7 +27,7 @@ type mdevFlags struct {
 func (f *mdevFlags) host() *mdev.Host { return mdev.New(f.root) }
 
 func (f *mdevFlags) add(c *cobra.Command) *cobra.Command {
-	c.Flags().StringVar(&f.root, "root", "/", "folder with the host's /sys and /proc")
+	c.Flags().StringVar(&f.root, "root", "/", "`FOLDER` with the host's /sys and /proc")
 	_ = c.Flags().MarkHidden("root") // for tests: there is no kernel behind another folder
 	return c
 }
@@ -56,7 +56,7 @@ func newMdevTypesCommand() *cobra.Command {
 		Use:     "types",
 		Short:   "Show the parents of mediated devices, what they can make, and how many more",
 		Example: "  stile mdev types",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			parents, err := f.host().Parents()
 			if err != nil {
@@ -114,7 +114,7 @@ func newMdevListCommand() *cobra.Command {
 open. It also shows mdevctl's definitions (/etc/mdevctl.d) of devices that are not there.
 It needs no root; without root, holders of other users are not seen.`,
 		Example: "  stile mdev list --json",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE:    func(*cobra.Command, []string) error { return listMdevs(&f) },
 	})
 }
@@ -254,7 +254,7 @@ functions in use.
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return wrap(c.Context(), &f, args[0], uuid) },
 	})
-	c.Flags().StringVar(&uuid, "uuid", "", "UUID of the mediated device (default a new one)")
+	c.Flags().StringVar(&uuid, "uuid", "", "`UUID` of the mediated device (default a new one)")
 	c.Flags().BoolVar(&f.force, "force", false, "wrap although something on this host uses the function")
 	return c
 }

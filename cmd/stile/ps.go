@@ -24,7 +24,7 @@ func newPsCommand() *cobra.Command {
 		Short:   "Show the VMs that run",
 		Long:    psHelp,
 		Example: "  stile ps\n  stile ps -q | xargs -rn1 -I{} stile ctl {} kill",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			vms, err := control.List(c.Context())
 			switch {

@@ -31,15 +31,15 @@ func (f *testFlags) add(fs *pflag.FlagSet) {
 	fs.SortFlags = false
 	fs.StringVar(&f.spec.Kernel, "kernel", "", kernelUsage)
 	fs.StringVar(&f.spec.Modules, "modules", "", modulesUsage)
-	fs.StringArrayVar(&f.spec.Append, "append", nil, "words to add to the kernel's command line; repeatable")
-	fs.IntVar(&f.spec.CPUs, "cpus", 1, "number of CPUs")
+	fs.StringArrayVar(&f.spec.Append, "append", nil, "`WORDS` to add to the kernel's command line; repeatable")
+	fs.IntVar(&f.spec.CPUs, "cpus", 1, "`N` CPUs")
 	fs.Var(&f.memory, "memory", "guest RAM, such as 512M or 2G")
-	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready by then")
+	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready after this `TIME`")
 	fs.StringArrayVar(&f.spec.Nets, "net", nil, netUsage)
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
-	fs.StringVar(&f.where.On, "on", "auto", "where to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
-	fs.StringVar(&f.where.Lab.Topology, "topology", "", "the lab's devices, see stile lab (default: none; all with --device)")
-	fs.StringVar(&f.where.Lab.Kernel, "lab-kernel", "", "the lab's kernel, see stile lab")
+	fs.StringVar(&f.where.On, "on", "auto", "`PLACE` to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
+	fs.StringVar(&f.where.Lab.Topology, "topology", "", "the lab's devices: a `TOPOLOGY`, see stile lab (default: none; all with --device)")
+	fs.StringVar(&f.where.Lab.Kernel, "lab-kernel", "", "the lab's `KERNEL`, see stile lab")
 }
 
 // arguments returns the flags that were set, for another stile. Paths are absolute: the go command runs each test
@@ -107,6 +107,9 @@ func newTestCommand() *cobra.Command {
 		if err := c.Flags().Parse(own); err != nil {
 			return c.FlagErrorFunc()(c, err)
 		}
+		if err := misspelt(c.Flags(), rest); err != nil {
+			return err
+		}
 		return f.test(c.Flags(), rest)
 	}
 	return c
@@ -126,6 +129,24 @@ func splitTestArgs(fs *pflag.FlagSet, args []string) (own, rest []string) {
 		}
 	}
 	return args, nil
+}
+
+// misspelt refuses a flag at the start of args, of which go test would say that there is no such one, where one of fs is
+// much like it.
+func misspelt(fs *pflag.FlagSet, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	flag, ok := strings.CutPrefix(args[0], "--")
+	name, _, _ := strings.Cut(flag, "=")
+	const alike = 3 // characters at the beginning; go test has flags that are shorter, or begin otherwise
+	var err error
+	fs.VisitAll(func(f *pflag.Flag) {
+		if ok && len(name) > alike && strings.HasPrefix(f.Name, name[:alike]) && editDistance(name, f.Name) <= 2 {
+			err = fmt.Errorf("unknown flag: --%s (did you mean --%s?); see stile test --help", name, f.Name)
+		}
+	})
+	return err
 }
 
 func newTestExecCommand() *cobra.Command {

@@ -25,7 +25,7 @@ func newVersionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Print stile's version and that of the default kernel",
 		Example: "  stile version --json",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			info := versionInfo{Version: versionString(), Go: runtime.Version(), Kernel: images.DefaultKernelVersion()}
 			if asJSON {
