@@ -115,7 +115,8 @@ func TestRootImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--root", image, "--", "/bin/program", "version")
+	report := filepath.Join(dir, "report.json")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--json", report, "--root", image, "--", "/bin/program", "version")
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("stile")) {
 		t.Errorf("%v: %s", err, out)
@@ -123,4 +124,5 @@ func TestRootImage(t *testing.T) {
 	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the image was changed (%v)", err)
 	}
+	noExits(t, report, "virtio disk 0")
 }

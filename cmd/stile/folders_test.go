@@ -35,7 +35,8 @@ func TestFolders(t *testing.T) {
 	}
 	makeEntries(t, filepath.Join(dir, "rw/many"), entries)
 	ro, rw, cow := filepath.Join(dir, "ro"), filepath.Join(dir, "rw"), filepath.Join(dir, "cow")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "-m", "512M", "--env", "STILE_SOAK="+os.Getenv("STILE_SOAK"),
+	report := filepath.Join(t.TempDir(), "report.json")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "-m", "512M", "--json", report, "--env", "STILE_SOAK="+os.Getenv("STILE_SOAK"),
 		"--rw", filepath.Join(ro, "inside")+"="+rw, "--ro", ro, "--rw", "/mnt/rw="+rw, "--cow", cow, "--",
 		filepath.Join(tools, "folders"), "all", ro, "/mnt/rw", cow)
 	cmd.Stderr = os.Stderr
@@ -64,6 +65,7 @@ func TestFolders(t *testing.T) {
 		})
 	}
 	t.Run("host", func(t *testing.T) { foldersAfter(t, ro, rw, cow) })
+	t.Run("exits", func(t *testing.T) { noExits(t, report, "virtio 9p stile.2") }) // of the folder where all was tried
 }
 
 // makeEntries fills a folder as the guest expects it.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/vmtest"
 )
 
@@ -47,7 +49,8 @@ func TestUserNet(t *testing.T) {
 		t.Fatal(err)
 	}
 	forward.Close()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run",
+	report := filepath.Join(t.TempDir(), "report.json")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--json", report,
 		"--net", fmt.Sprintf("user,dns=%v,fwd=%v:2222", names, forward.Addr()), "--",
 		filepath.Join(tools, "network"), "user", port(web.Addr()), port(echo), "2222")
 	cmd.Stderr = os.Stderr
@@ -76,6 +79,28 @@ func TestUserNet(t *testing.T) {
 	if err := cmd.Wait(); err != nil || lines.Text() != "all user right" {
 		t.Errorf("the guest said %q: %v", lines.Text(), err)
 	}
+	// Two transfers are thousands of frames. The rest is the driver's start.
+	noExits(t, report, "virtio net 0")
+}
+
+// mostExits is what a driver's start takes of a device, with room for what other kernels do.
+const mostExits = 250
+
+// noExits holds that what a guest asked of a device, in hundreds of requests or thousands, were no exits to user space.
+func noExits(t *testing.T, report, device string) {
+	t.Helper()
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r guest.Report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Devices[device]; n == 0 || n > mostExits {
+		t.Errorf("%d exits for %s, of %v", n, device, r.Devices)
+	}
+	t.Logf("%d exits for %s", r.Devices[device], device)
 }
 
 func port(a net.Addr) string {

@@ -52,6 +52,9 @@ func sum(r io.Reader) (string, error) {
 
 // user takes the ports of an HTTP server and of a UDP echo on the host, and the port to serve here.
 func user(ports []string) error {
+	if err := lease(); err != nil {
+		return err
+	}
 	if addresses, err := net.DefaultResolver.LookupHost(context.Background(), name); err != nil || len(addresses) != 1 || addresses[0] != answer {
 		return fmt.Errorf("name server: %v, %w", addresses, err)
 	}
