@@ -51,13 +51,15 @@ func (n *Net) set(key, value string) (err error) {
 			n.User.Forwards = append(n.User.Forwards, f)
 		}
 	case key == "cidr" && user:
-		n.User.CIDR, err = netip.ParsePrefix(value)
+		n.User.CIDR, err = parsePrefix(value)
 	case key == "dns" && user:
 		n.User.Resolver, err = parseResolver(value)
 	case key == "ip" && !user:
-		n.Address, err = netip.ParsePrefix(value)
+		n.Address, err = parsePrefix(value)
 	case key == "gw" && !user:
-		n.Gateway, err = netip.ParseAddr(value)
+		if n.Gateway, err = netip.ParseAddr(value); err != nil {
+			err = errors.New("must be an address such as 10.9.0.1")
+		}
 	default:
 		return fmt.Errorf("%s takes no %q", n.Kind, key)
 	}
@@ -114,5 +116,17 @@ func parseResolver(text string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(text); err == nil {
 		return netip.AddrPortFrom(a, 53), nil
 	}
-	return netip.ParseAddrPort(text)
+	at, err := netip.ParseAddrPort(text)
+	if err != nil {
+		return at, errors.New("must be IP or IP:PORT")
+	}
+	return at, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, errors.New("must be an address with the network's bits, such as 10.9.0.2/24")
+	}
+	return p, nil
 }

@@ -39,6 +39,8 @@ func TestParseNetRefuses(t *testing.T) {
 		"user,fwd=22,cidr=fd00::/64,mac=1":  {"fwd=22", "fd00::/64", "mac=1"},
 		"user,fwd=0:0,fwd=x:1:2,tap=1":      {"fwd=0:0", "fwd=x:1:2", `no "tap"`},
 		"user,fwd=1:2,fwd=1:3":              {"twice"},
+		"user,dns=x,cidr=10.0.0.0":          {"dns=x: must be IP or IP:PORT", "cidr=10.0.0.0: must be an address with the network's bits"},
+		"tap=t,ip=10.9.0.2,gw=x":            {"ip=10.9.0.2: must be", "gw=x: must be an address such as"},
 		"user,fwd=0:22,fwd=65536:1":         {"fwd=0:22: must be", "fwd=65536:1: must be"},
 		"tap=t,cidr=10.0.0.0/8,gw=10.0.0.1": {`no "cidr"`, "without an address"},
 		"tap=t,mac=01:00:00:00:00:00":       {"group"},

@@ -17,7 +17,7 @@ const ctlHelp = `Steer a running VM through its control socket. ID is what stile
   shutdown          power the guest off in order: by stile's agent, or, where there is none, by ACPI's
                     power button, which takes a program in the guest that watches it. The
                     run ends with status 143
-  reboot            reboot the guest, by stile's agent
+  reboot            reboot the guest, by stile's agent; takes run --on-reboot reset
   kill              end the VM at once. The run ends with status 137
   balloon SIZE      take SIZE of its memory from a guest that has --balloon; 0 gives all of it back
   resize DISK SIZE  give a disk another size; DISK is its serial number, or 0 for the first. A smaller

@@ -53,6 +53,9 @@ func plainValue(err error) error {
 		return err
 	}
 	name, text := value.GetFlag().Name, value.GetValue()
+	if cause := errors.Unwrap(value); cause != nil && strings.HasPrefix(cause.Error(), "--"+name) {
+		return cause // says all
+	}
 	switch kind := value.GetFlag().Value.Type(); {
 	case kind == "duration":
 		return fmt.Errorf("--%s %q: not a time with its unit, such as 90s, 5m or 1h30m", name, text)

@@ -82,15 +82,12 @@ const rootDevice = "/dev/vda"
 // validateDisks opens the images, which finds all that is wrong with them: they are locked by somebody else, damaged,
 // or not what they are said to be.
 func (s Spec) validateDisks() error {
-	cfg := vmm.Config{Kernel: "unknown", Memory: DefaultMemory, Disks: s.disks()}
-	if err := cfg.Validate(); err != nil {
-		return err
-	}
-	open, err := vmm.OpenDisks(s.disks())
-	if err != nil {
-		return err
-	}
-	return open.Close()
+	disks := s.disks()
+	cfg := vmm.Config{Kernel: "unknown", Memory: DefaultMemory, Disks: disks}
+	faults := []error{cfg.Validate()}
+	disks = slices.DeleteFunc(slices.Clone(disks), func(d vmm.Disk) bool { return d.Validate() != nil }) // told already
+	open, err := vmm.OpenDisks(disks)
+	return errors.Join(append(faults, err, open.Close())...)
 }
 
 // lockDisks keeps the images locked while a guest in the lab has them: locks do not pass from there. It returns the

@@ -3,11 +3,14 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/devices/backend/share"
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -68,7 +71,10 @@ func (f Folder) target() string {
 }
 
 func (f Folder) validate() error {
-	what := fmt.Sprintf("--%s %s", f.Mode, f)
+	what := fmt.Sprintf("--%s %s", f.Mode, f.Host)
+	if f.Guest != "" {
+		what = fmt.Sprintf("--%s %s", f.Mode, f)
+	}
 	switch f.Mode {
 	case FolderRO, FolderRW, FolderCOW:
 	default:
@@ -80,10 +86,16 @@ func (f Folder) validate() error {
 	case target == "/":
 		return fmt.Errorf("%s: the guest's / is what --root makes it; name a folder below it, as in --%s /mnt=%s", what, f.Mode, f.Host)
 	}
-	if err := share.Check(f.Host); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+	err := share.Check(f.Host)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist) && f.Guest == "" && strings.Contains(f.Host, "="):
+		return fmt.Errorf("%s: %w; for GUEST=HOST, GUEST must be absolute", what, err)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%s: %w: single files can't be shared, name the folder", what, err)
 	}
-	return nil
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 func validateFolders(folders []Folder) []error {

@@ -49,12 +49,13 @@ func TestFolderFaultsAllAtOnce(t *testing.T) {
 	err := Spec{Folders: []Folder{
 		{FolderRO, dir, "/a"}, {FolderRW, dir, "/a/"}, {FolderRW, dir, "relative"}, {FolderRW, dir, "/.."},
 		{FolderCOW, "/proc", "/b"}, {FolderRO, file, "/c"}, {FolderRO, dir + "/none", "/d"}, {"rx", dir, "/e"},
+		{FolderRO, dir + "/src=/x", ""},
 	}}.Validate()
 	if err == nil {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
-		"both are /a in the guest", "must be absolute", "below it", "file system of the kernel", "not a directory", "no such file", `mode "rx"`,
+		"both are /a in the guest", "must be absolute", "below it", "file system of the kernel", "single files can't be shared", "/src=/x: no such file or directory; for GUEST=HOST, GUEST must be absolute", "no such file", `mode "rx"`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not among: %v", want, err)

@@ -134,6 +134,16 @@ func TestRefusedShutdown(t *testing.T) {
 	}
 }
 
+// A guest whose reboot would end the run is not rebooted.
+func TestRebootThatEndsTheRun(t *testing.T) {
+	g := &Guest{}
+	g.ready.Store(true)
+	err := (&guestTarget{guest: g}).do(t.Context(), &control.Request{Op: control.OpReboot})
+	if err == nil || !strings.Contains(err.Error(), "run it with --on-reboot reset") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestVsockThroughTheLab(t *testing.T) {
 	inside, _, through := nestedPair(t, &typist{})
 	// Towards the guest: a device that echoes stands for it.

@@ -99,6 +99,9 @@ func (t *guestTarget) do(ctx context.Context, r *control.Request) error {
 	case control.OpShutdown:
 		return t.guest.Session().PowerOff(ctx)
 	case control.OpReboot:
+		if !t.guest.spec.Reboots() {
+			return errors.New("reboot: it would end this run, as --on-reboot exit has it: run it with --on-reboot reset, or use shutdown")
+		}
 		return t.guest.Session().Reboot(ctx)
 	}
 	return t.machineTarget.do(ctx, r)

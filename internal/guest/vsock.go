@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -79,11 +80,26 @@ func (s Spec) vsockOf(id string, on Place) (*vmm.Vsock, error) {
 		}
 		v.Path = filepath.Join(dir, id+control.VsockSuffix)
 	}
-	if len(v.Path) > maxVsockPath {
-		return nil, fmt.Errorf("--vsock: the path %s has %d bytes: it may have %d, because the kernel limits a socket's path to 107 and a port's number comes behind it; name a shorter one by path=",
-			v.Path, len(v.Path), maxVsockPath)
+	return &v, checkVsockPath(v.Path)
+}
+
+// validateVsock reports a path where there can be no socket. In the nested host it is another's.
+func (s Spec) validateVsock() error {
+	if s.Vsock == nil || s.Vsock.Path == "" || Nested() {
+		return nil
 	}
-	return &v, nil
+	if _, err := os.Stat(filepath.Dir(s.Vsock.Path)); err != nil {
+		return fmt.Errorf("--vsock: path=%s: %w", s.Vsock.Path, err)
+	}
+	return checkVsockPath(s.Vsock.Path)
+}
+
+func checkVsockPath(path string) error {
+	if len(path) > maxVsockPath {
+		return fmt.Errorf("--vsock: the path %s has %d bytes: it may have %d, because the kernel limits a socket's path to 107 and a port's number comes behind it; name a shorter one by path=",
+			path, len(path), maxVsockPath)
+	}
+	return nil
 }
 
 // maxVsockPath bounds the path of a socket, in bytes: sockaddr_un has 108 with the NUL, and a port's socket is beside it.

@@ -40,6 +40,12 @@ func TestVsockPathIsShort(t *testing.T) {
 	if _, err := s.vsockOf("id", OnHost); err == nil || !strings.Contains(err.Error(), "has 97 bytes: it may have 96") {
 		t.Errorf("%v", err)
 	}
+	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "has 97 bytes") {
+		t.Errorf("%v", err)
+	}
+	if err := (Spec{Vsock: &vmm.Vsock{CID: 7, Path: "/nonexistent/socket"}}).Validate(); err == nil || !strings.Contains(err.Error(), "path=/nonexistent/socket: stat") {
+		t.Errorf("%v", err)
+	}
 	s.Vsock.Path = s.Vsock.Path[1:]
 	if _, err := s.vsockOf("id", OnHost); err != nil {
 		t.Error(err)
