@@ -94,11 +94,18 @@ func (s Spec) validateDisks() error {
 // paths that the guest writes to.
 func (s Spec) lockDisks() (locks vmm.Images, written []string, err error) {
 	disks := slices.Clone(s.disks())
+	var faults []error
 	for i, d := range disks {
+		if info, err := os.Stat(d.Path); err == nil && info.Mode()&os.ModeDevice != 0 {
+			faults = append(faults, fmt.Errorf("disk %s: a guest in the lab can't have a device of this host: copy it to an image", d.Path))
+		}
 		if d.Writes() {
 			written = append(written, d.Path)
 		}
 		disks[i].COW, disks[i].ReadOnly = false, !d.Writes() // without a file for changes
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, nil, err
 	}
 	locks, err = vmm.OpenDisks(disks)
 	return locks, written, err

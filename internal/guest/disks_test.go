@@ -8,6 +8,14 @@ import (
 	"github.com/stile-vmm/stile/vmm"
 )
 
+// The nested host has no devices of this one.
+func TestLabHasNoDevices(t *testing.T) {
+	s := Spec{Disks: []vmm.Disk{{Options: disk.Options{Path: "/dev/null", COW: true}}}}
+	if _, _, err := s.lockDisks(); err == nil || !strings.Contains(err.Error(), "disk /dev/null: a guest in the lab can't have a device of this host") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestParseDisk(t *testing.T) {
 	for text, want := range map[string]vmm.Disk{
 		"a.img":                        {Options: disk.Options{Path: "a.img"}},

@@ -121,7 +121,7 @@ func openNets(s Spec) (*labNets, error) {
 	}
 	for _, n := range nets {
 		if n.Kind != vmm.NetUser {
-			continue
+			return nil, errors.Join(fmt.Errorf("--net %s=%s: a guest in the lab can't have an interface of this host: use --net user", n.Kind, n.Name), l.close())
 		}
 		stack, err := usernet.New(n.User)
 		if err != nil {
