@@ -73,6 +73,9 @@ func plainValue(err error) error {
 
 // messages splits joined errors into one line each. An error that wraps several and has words of its own is one.
 func messages(err error) []string {
+	if inner := errors.Unwrap(err); inner != nil && inner.Error() == err.Error() {
+		return messages(inner)
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() {
 		return []string{err.Error()}

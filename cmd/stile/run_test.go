@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -99,6 +101,29 @@ func TestSplitTestArgs(t *testing.T) {
 		own, rest := splitTestArgs(c.Flags(), args)
 		if len(own) != test.own || !slices.Equal(append(slices.Clone(own), rest...), args) {
 			t.Errorf("%q: %q and %q", test.args, own, rest)
+		}
+	}
+}
+
+// silent wraps an error and says no more.
+type silent struct{ error }
+
+func (s silent) Unwrap() error { return s.error }
+
+func TestMessages(t *testing.T) {
+	a, b := errors.New("a"), errors.New("b")
+	for _, test := range []struct {
+		err  error
+		want []string
+	}{
+		{a, []string{"a"}},
+		{errors.Join(a, errors.Join(b, nil)), []string{"a", "b"}},
+		{silent{errors.Join(a, b)}, []string{"a", "b"}},
+		{fmt.Errorf("neither %w nor %w", a, b), []string{"neither a nor b"}},
+		{errors.Join(fmt.Errorf("x: %w", a), b), []string{"x: a", "b"}},
+	} {
+		if got := messages(test.err); !slices.Equal(got, test.want) {
+			t.Errorf("%q: %q, want %q", test.err, got, test.want)
 		}
 	}
 }
