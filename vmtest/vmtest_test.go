@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -51,7 +53,7 @@ func TestCommands(t *testing.T) {
 	t.Run("not found", func(t *testing.T) {
 		err := vm.Command(t.Context(), "stile-no-such-command").Run()
 		var start *session.StartError
-		if !errors.As(err, &start) || start.ExitCode() != 127 {
+		if !errors.As(err, &start) || start.ExitCode() != 127 || !errors.Is(err, exec.ErrNotFound) {
 			t.Errorf("error is %v", err)
 		}
 	})
@@ -146,6 +148,9 @@ func TestCommands(t *testing.T) {
 		}
 		if got, err := vm.ReadFile(t.Context(), "/tmp/tree/a"); err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if _, err := vm.ReadFile(t.Context(), "/tmp/tree/c"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a file that is not there: %v", err)
 		}
 		if _, err := vm.ReadFile(t.Context(), "/tmp/tree"); err == nil {
 			t.Error("a folder was read as a file")

@@ -3,6 +3,7 @@ package agentproto
 import (
 	"fmt"
 	"io"
+	"io/fs"
 )
 
 // Reply is the agent's answer. With no field set it says that the request was done.
@@ -79,6 +80,11 @@ func (e *Error) Error() string {
 		return e.Message[:maxText]
 	}
 	return e.Message
+}
+
+// Is has errors.Is find the error that the same thing would have been here: fs.ErrNotExist or fs.ErrPermission.
+func (e *Error) Is(target error) bool {
+	return target == fs.ErrNotExist && e.Kind == NotFound || target == fs.ErrPermission && e.Kind == NotExecutable
 }
 
 // ExitCode returns what a shell would exit with: 127 for a command not found,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -55,6 +56,11 @@ func (e *StartError) Error() string { return fmt.Sprintf("start in the guest: %v
 
 // Unwrap returns the agent's reason.
 func (e *StartError) Unwrap() error { return e.Err }
+
+// Is has errors.Is find exec.ErrNotFound where there is no such command.
+func (e *StartError) Is(target error) bool {
+	return target == exec.ErrNotFound && e.Err.Kind == agentproto.NotFound
+}
 
 // ExitCode returns what a shell would exit with: 127 not found, 126 not executable, 125 otherwise.
 func (e *StartError) ExitCode() int { return e.Err.ExitCode() }
