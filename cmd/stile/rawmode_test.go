@@ -18,11 +18,12 @@ import (
 	"github.com/stile-vmm/stile/internal/testenv"
 )
 
-// chatter is an ELF file for 64-bit mode that writes to the serial port without an end:
-// mov $0x3f8, %edx; mov $'x', %al; again: out %al, (%dx); jmp again.
-func chatter(t *testing.T) string {
+// chatter writes to the serial port without an end: mov $0x3f8, %edx; mov $'x', %al; again: out %al, (%dx); jmp again.
+func chatter() []byte { return []byte{0xba, 0xf8, 3, 0, 0, 0xb0, 'x', 0xee, 0xeb, 0xfd} }
+
+// kernelOf makes an ELF file of code for 64-bit mode.
+func kernelOf(t *testing.T, code []byte) string {
 	t.Helper()
-	code := []byte{0xba, 0xf8, 3, 0, 0, 0xb0, 'x', 0xee, 0xeb, 0xfd}
 	const base, ehdr, phdr = 0x100000, 64, 56
 	b := bytes.NewBuffer([]byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0})
 	for _, v := range []any{
@@ -31,7 +32,7 @@ func chatter(t *testing.T) string {
 	} {
 		_ = binary.Write(b, binary.LittleEndian, v) // to memory
 	}
-	path := filepath.Join(t.TempDir(), "chatter")
+	path := filepath.Join(t.TempDir(), "kernel")
 	if err := os.WriteFile(path, append(b.Bytes(), code...), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func chatter(t *testing.T) string {
 // TestRawMode watches the mode of a terminal while stile has it: it is the user's whenever stile does not run.
 func TestRawMode(t *testing.T) {
 	testenv.KVM(t)
-	kernel := chatter(t)
+	kernel := kernelOf(t, chatter())
 	initramfs := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(initramfs, make([]byte, 4), 0o600); err != nil {
 		t.Fatal(err)

@@ -29,12 +29,13 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 // rawTerminal puts the terminal into raw mode until restore, but for the time in which this process is stopped. From a job
 // in the background this waits until it is in the foreground.
 func rawTerminal(f *os.File) (*terminal, error) {
-	state, err := term.MakeRaw(int(f.Fd()))
-	if err != nil {
+	t := &terminal{file: f, signals: make(chan os.Signal, 4)}
+	signal.Notify(t.signals, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGPIPE) // first: a stop must not leave it raw
+	var err error
+	if t.state, err = term.MakeRaw(int(f.Fd())); err != nil {
+		signal.Stop(t.signals)
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
-	t := &terminal{file: f, state: state, signals: make(chan os.Signal, 4)}
-	signal.Notify(t.signals, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGPIPE)
 	go t.watchJob()
 	return t, nil
 }
