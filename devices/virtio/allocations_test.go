@@ -10,10 +10,12 @@ import (
 	"github.com/stile-vmm/stile/devices/virtio"
 	"github.com/stile-vmm/stile/devices/virtio/virtiotest"
 	"github.com/stile-vmm/stile/devices/virtq/virtqtest"
+	"github.com/stile-vmm/stile/internal/testenv"
 )
 
 // TestAllocations holds that a request costs no allocation, from the doorbell to the interrupt, once the device is warm.
 func TestAllocations(t *testing.T) {
+	testenv.Allocations(t)
 	for _, test := range []struct {
 		name    string
 		prepare func(*testing.T) (request func())

@@ -49,5 +49,13 @@ func Short(t testing.TB) {
 	}
 }
 
+// Allocations ends a test that counts allocations where the race detector makes more of them.
+func Allocations(t testing.TB) {
+	t.Helper()
+	if race {
+		Missing(t, "plain code", "the race detector allocates")
+	}
+}
+
 // Soak reports whether tests may take their time, as in make soak.
 func Soak() bool { return os.Getenv("STILE_SOAK") != "" }

@@ -103,6 +103,7 @@ func (l *tapLoop) receive() {
 
 // TestTapAllocations holds that a frame costs no allocation, either way. The sender of frames to the guest has two of its own.
 func TestTapAllocations(t *testing.T) {
+	testenv.Allocations(t)
 	l := newTapLoop(t)
 	pieces := [][]byte{l.frame[:HeaderSize], l.frame[HeaderSize:]}
 	l.send(pieces)
