@@ -203,7 +203,7 @@ func (f *runFlags) validate() error {
 		faults = append(faults, errors.New("--ro, --rw and --cow need stile's agent in the guest: give a command"))
 	}
 	if f.tty && !term.IsTerminal(int(os.Stdin.Fd())) {
-		faults = append(faults, errors.New("-t: standard input is not a terminal"))
+		faults = append(faults, errors.New("-t: standard input is not a terminal; without -t, the command gets pipes"))
 	}
 	_, err := f.account()
 	return errors.Join(append(faults, err)...)

@@ -12,6 +12,9 @@ import (
 	"github.com/stile-vmm/stile/internal/guest"
 )
 
+// errKilled says of a test binary what its guest alone can have done.
+var errKilled = errors.New("the test binary was killed in the guest; if that ran out of memory, as the kernel's log tells, --memory gives it more")
+
 // InVM boots a VM for a test binary alone, runs it there on this process's standard streams, and returns the exit status for this
 // process. What goes wrong with the VM is told on stderr. Signals are passed on to the binary: the go command
 // sends SIGQUIT to one that does not end. A second one ends the VM.
@@ -43,6 +46,9 @@ func InVM(spec guest.Spec, where guest.Anywhere, c *Command) (int, error) {
 	c.Signals = forwarded
 	ended, err := Run(ctx, vm.Session(), c)
 	status = ended.ExitCode()
+	if err == nil && ended.Signal == syscall.SIGKILL {
+		explain(os.Stderr, errKilled, vm.KernelLog(), vm.LogPath())
+	}
 	if err != nil {
 		err = vm.Explain(err)
 		if status == 0 {
