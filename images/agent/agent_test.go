@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/yamux"
+	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/session"
@@ -72,6 +74,44 @@ func TestPortWaitsForHost(t *testing.T) {
 	}
 	if got := <-read; got != io.EOF.Error() {
 		t.Errorf("second read: %q", got)
+	}
+}
+
+// falls is a machine that kills its commands and takes its time to end, as one with file systems to write out.
+type falls struct {
+	plainProcess
+	command chan int // its PID
+}
+
+func (f falls) powerDown(bool) {
+	unix.Kill(<-f.command, unix.SIGKILL)
+	time.Sleep(300 * time.Millisecond)
+}
+
+// What a reboot does to a command is not the command's end.
+func TestCommandsOfAFallingMachine(t *testing.T) {
+	here, there := net.Pipe()
+	m := falls{command: make(chan int, 1)}
+	ended := make(chan error, 1)
+	go func() { ended <- serve(there, m, newChildren(), &agentproto.Hello{Version: agentproto.Version}) }()
+	s, err := session.Dial(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p, err := s.Start(t.Context(), &session.Cmd{Args: []string{"sleep", "1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.command <- p.PID()
+	if err := s.Reboot(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if status, err := p.Wait(); !errors.Is(err, session.ErrAgentLost) {
+		t.Errorf("the command ended: %+v, %v", status, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -37,6 +37,7 @@ func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
 	files.closeChildEnds()
 	if err != nil {
 		files.abandon()
+		s.hold()
 		refuse(control, agentproto.Failed, err)
 		return
 	}
@@ -47,6 +48,7 @@ func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
 		obey(control, command, files)
 	}()
 	status := <-command.exited
+	s.hold()
 	files.finish()
 	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exitOf(status)})
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ type server struct {
 	mux      *yamux.Session
 	machine  machine
 	children *children
+	falling  atomic.Bool // the host has asked for the machine's end
 
 	mu       sync.Mutex
 	set      bool                        // Setup came
@@ -131,8 +133,17 @@ func (s *server) handle(stream *yamux.Stream) {
 		pull(req.Pull, stream)
 	case req.Power != nil:
 		answer(stream, nil)
+		s.falling.Store(true)
 		s.machine.powerDown(req.Power.Reboot)
 		go s.mux.Close()
+	}
+}
+
+// hold keeps from the host what becomes of commands because the machine goes down: their ends are not their own, and a guest that
+// reboots begins them anew.
+func (s *server) hold() {
+	if s.falling.Load() {
+		<-s.mux.CloseChan()
 	}
 }
 
