@@ -143,7 +143,7 @@ func (d *devices) addConsole(v *VM, irqs interrupts) error {
 
 // add puts a virtio device onto the bus.
 func (d *devices) add(v *VM, irqs interrupts, name string, dev virtio.Device) error {
-	t, err := virtio.New(dev, virtio.Options{Name: name, Memory: v.mem, IRQ: irqs})
+	t, err := virtio.New(dev, virtio.Options{Name: name, Memory: v.mem, IRQ: irqs, Notice: v.notice})
 	if err != nil {
 		return err
 	}

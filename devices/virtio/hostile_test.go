@@ -3,6 +3,7 @@ package virtio_test
 import (
 	"errors"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -22,11 +23,16 @@ func TestBrokenQueue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := virtiotest.New(t)
+			told := make(chan string, 10)
+			m.Notice = func(text string) { told <- text }
 			tr, d := m.Plug(&echo{})
 			d.Start(allRing, 3)
 			breakIt(d.Rings[0])
 			d.Kick(0)
 			m.IRQ.Wait(d.Message(0), 1)
+			if text := <-told; !strings.HasPrefix(text, "virtio test has stopped, until the guest's driver resets it: queue 0: ") {
+				t.Errorf("the user was told %q", text)
+			}
 			if got := d.Common(virtiotest.Status, 1); got&virtiotest.NeedsReset == 0 {
 				t.Errorf("status %#x", got)
 			}

@@ -28,11 +28,14 @@ const (
 	resetGrace = 20 * time.Millisecond
 )
 
-// Options says what a transport is connected to. All fields are needed.
+// Options says what a transport is connected to. All fields but Notice are needed.
 type Options struct {
 	Name   string // for errors: "console", "rng"
 	Memory *guestmem.Memory
 	IRQ    irq.Allocator
+	// Notice is told that the device has stopped, and why, not more often than every few seconds. It may be called concurrently
+	// and must not block. Nil ignores it.
+	Notice func(text string)
 }
 
 // Transport puts a Device onto the PCI bus.
@@ -63,6 +66,7 @@ type Transport struct {
 
 	faultMu sync.Mutex
 	fault   error
+	notices notices
 }
 
 // queueRegs is a queue as the driver sets it up.
@@ -78,7 +82,7 @@ type queueRegs struct {
 // New makes the transport of dev. The caller adds Function to a root bus, and closes the
 // transport after it was removed from there.
 func New(dev Device, o Options) (*Transport, error) {
-	t := &Transport{o: o, dev: dev, info: dev.Info()}
+	t := &Transport{o: o, dev: dev, info: dev.Info(), notices: notices{tell: o.Notice}}
 	if err := t.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("virtio %s: %w", o.Name, err), t.Close())
 	}
@@ -135,8 +139,11 @@ func (t *Transport) ChangeConfig(change func()) error {
 	return t.interrupt(&t.configVector, isrConfig)
 }
 
-// Fail makes the device ask the driver for a reset, because of err (2.1.2).
+// Fail makes the device ask the driver for a reset, because of err (2.1.2), and tells the user: drivers tell nobody.
 func (t *Transport) Fail(err error) {
+	t.notices.say(func() string {
+		return fmt.Sprintf("virtio %s has stopped, until the guest's driver resets it: %v", t.o.Name, err)
+	})
 	t.faultMu.Lock()
 	t.fault = fmt.Errorf("virtio %s: %w", t.o.Name, err)
 	t.faultMu.Unlock()

@@ -27,6 +27,7 @@ type Machine struct {
 	Root   *pci.Root
 	IRQ    *pcitest.IRQ
 	Mapper *pcitest.Mapper
+	Notice func(string) // of devices plugged in from then on; may be nil
 
 	t     testing.TB
 	alloc atomic.Uint64 // next free guest-physical address
@@ -56,7 +57,7 @@ func New(t testing.TB) *Machine {
 // Plug puts a device onto the bus and returns its driver.
 func (m *Machine) Plug(dev virtio.Device) (*virtio.Transport, *Driver) {
 	m.t.Helper()
-	tr, err := virtio.New(dev, virtio.Options{Name: "test", Memory: m.Mem, IRQ: m.IRQ})
+	tr, err := virtio.New(dev, virtio.Options{Name: "test", Memory: m.Mem, IRQ: m.IRQ, Notice: m.Notice})
 	if err != nil {
 		m.t.Fatal(err)
 	}
