@@ -86,12 +86,18 @@ func text(b *strings.Builder) string {
 // logged is a line that a test has logged.
 var logged = regexp.MustCompile(`^\s+\S+\.go:\d+: (.*)`)
 
-// reason finds the line that testenv.Missing wrote, else what the test said last.
+// skipped is a script's own command.
+var skipped = regexp.MustCompile(`^\s+> \[.*\] skip '(.*)'`)
+
+// reason finds the line that testenv.Missing wrote, or a script's skip, else what the test said last.
 func reason(out string) string {
 	last := "no reason given"
 	for line := range strings.Lines(out) {
 		if _, after, ok := strings.Cut(line, "missing "); ok {
 			return strings.TrimSpace(after)
+		}
+		if m := skipped.FindStringSubmatch(line); m != nil {
+			return m[1]
 		}
 		if m := logged.FindStringSubmatch(line); m != nil {
 			last = m[1]
