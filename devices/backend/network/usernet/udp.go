@@ -3,6 +3,7 @@ package usernet
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -55,8 +56,7 @@ func (s *Stack) relayUDP(guest *gonet.UDPConn, to netip.AddrPort) {
 		return
 	}
 	defer host.Close()
-	f := &flow{ends: [2]net.Conn{guest, host}}
-	f.last.Store(time.Now().UnixNano())
+	f := newFlow(guest, host)
 	defer context.AfterFunc(s.ctx, f.end)()
 	done := make(chan struct{})
 	go func() {
@@ -69,10 +69,19 @@ func (s *Stack) relayUDP(guest *gonet.UDPConn, to netip.AddrPort) {
 
 // flow is a pair of UDP ports that are joined.
 type flow struct {
-	ends  [2]net.Conn
+	ends  []net.Conn   // that are its own
 	last  atomic.Int64 // when the last datagram came, in ns since 1970
 	ended atomic.Bool
 }
+
+func newFlow(ends ...net.Conn) *flow {
+	f := &flow{ends: ends}
+	f.touch()
+	return f
+}
+
+// touch notes that a datagram has come.
+func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
 
 // end ends both directions.
 func (f *flow) end() {
@@ -83,7 +92,7 @@ func (f *flow) end() {
 }
 
 // passOn copies datagrams until there was none in either direction for udpIdle.
-func (f *flow) passOn(to, from net.Conn) {
+func (f *flow) passOn(to io.Writer, from net.Conn) {
 	defer f.end()
 	buf := make([]byte, maxDatagram)
 	for {
@@ -94,7 +103,7 @@ func (f *flow) passOn(to, from net.Conn) {
 		n, err := from.Read(buf)
 		switch {
 		case err == nil:
-			f.last.Store(time.Now().UnixNano())
+			f.touch()
 			_, _ = to.Write(buf[:n]) // a datagram may be lost
 		case timedOut(err):
 			if time.Since(time.Unix(0, f.last.Load())) >= udpIdle {

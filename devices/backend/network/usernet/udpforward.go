@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -24,10 +23,16 @@ type udpForward struct {
 	peers map[netip.AddrPort]*udpPeer
 }
 
-// udpPeer is a sender on the host. The guest knows each by a port of the gateway.
+// udpPeer is a sender on the host. The guest knows each by a port of the gateway. It writes what the guest answers.
 type udpPeer struct {
+	*flow
 	guest *gonet.UDPConn
-	last  atomic.Int64 // when the last datagram came, in ns since 1970
+	host  *net.UDPConn // the forward's
+	at    netip.AddrPort
+}
+
+func (p *udpPeer) Write(datagram []byte) (int, error) {
+	return p.host.WriteToUDPAddrPort(datagram, p.at)
 }
 
 func (s *Stack) listenUDP(f Forward) (*udpForward, error) {
@@ -51,7 +56,7 @@ func (f *udpForward) run() {
 			continue
 		}
 		if p := f.peer(from); p != nil {
-			p.last.Store(time.Now().UnixNano())
+			p.touch()
 			_, _ = p.guest.Write(buf[:n]) // a datagram may be lost
 		}
 	}
@@ -68,9 +73,8 @@ func (f *udpForward) peer(from netip.AddrPort) *udpPeer {
 	if err != nil {
 		return nil
 	}
-	p := &udpPeer{guest: guest}
-	p.last.Store(time.Now().UnixNano())
-	if !f.s.start(f.s.flows, func() { f.answer(p, from) }) {
+	p := &udpPeer{newFlow(guest), guest, f.host, from}
+	if !f.s.start(f.s.flows, func() { f.answer(p) }) {
 		guest.Close()
 		return nil
 	}
@@ -79,27 +83,13 @@ func (f *udpForward) peer(from netip.AddrPort) *udpPeer {
 }
 
 // answer passes the guest's answers on until there was no datagram in either direction for udpIdle.
-func (f *udpForward) answer(p *udpPeer, to netip.AddrPort) {
+func (f *udpForward) answer(p *udpPeer) {
 	defer p.guest.Close()
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		delete(f.peers, to)
+		delete(f.peers, p.at)
 	}()
-	defer context.AfterFunc(f.s.ctx, func() { _ = p.guest.SetReadDeadline(time.Unix(1, 0)) })()
-	buf := make([]byte, maxDatagram)
-	for {
-		_ = p.guest.SetReadDeadline(time.Unix(0, p.last.Load()).Add(udpIdle)) // fails only when closed
-		if f.s.ctx.Err() != nil {
-			return
-		}
-		n, err := p.guest.Read(buf)
-		switch {
-		case err == nil:
-			p.last.Store(time.Now().UnixNano())
-			_, _ = f.host.WriteToUDPAddrPort(buf[:n], to)
-		case !timedOut(err) || time.Since(time.Unix(0, p.last.Load())) >= udpIdle:
-			return
-		}
-	}
+	defer context.AfterFunc(f.s.ctx, p.end)()
+	p.passOn(p, p.guest)
 }
