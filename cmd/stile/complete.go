@@ -34,18 +34,25 @@ func flagWordsOrFiles() map[string][]string {
 	return words
 }
 
-// completeFlags has shells complete the values of c's flags, and of those of the commands below it.
-func completeFlags(c *cobra.Command) {
-	register := func(words map[string][]string, directive cobra.ShellCompDirective) {
-		for name, list := range words {
-			if c.Flags().Lookup(name) != nil { // else there is nothing to complete
-				_ = c.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(list, directive))
-			}
+// completeFlags has shells complete the values of the flags of root, and of all commands below it.
+func completeFlags(root *cobra.Command) {
+	completions := make(map[string]cobra.CompletionFunc)
+	for name, words := range flagWords() {
+		completions[name] = cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	}
+	for name, words := range flagWordsOrFiles() {
+		completions[name] = cobra.FixedCompletions(words, cobra.ShellCompDirectiveDefault)
+	}
+	register(root, completions)
+}
+
+func register(c *cobra.Command, completions map[string]cobra.CompletionFunc) {
+	for name, completion := range completions {
+		if c.Flags().Lookup(name) != nil { // else there is nothing to complete
+			_ = c.RegisterFlagCompletionFunc(name, completion)
 		}
 	}
-	register(flagWords(), cobra.ShellCompDirectiveNoFileComp)
-	register(flagWordsOrFiles(), cobra.ShellCompDirectiveDefault)
 	for _, sub := range c.Commands() {
-		completeFlags(sub)
+		register(sub, completions)
 	}
 }

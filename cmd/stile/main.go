@@ -2,7 +2,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -53,7 +52,8 @@ func plainValue(err error) error {
 		return err
 	}
 	name, text := value.GetFlag().Name, value.GetValue()
-	if cause := errors.Unwrap(value); cause != nil && strings.HasPrefix(cause.Error(), "--"+name) {
+	cause := errors.Unwrap(value)
+	if cause != nil && strings.HasPrefix(cause.Error(), "--"+name) {
 		return cause // says all
 	}
 	switch kind := value.GetFlag().Value.Type(); {
@@ -64,9 +64,8 @@ func plainValue(err error) error {
 	case errors.As(err, new(*strconv.NumError)):
 		return fmt.Errorf("--%s %q: not a number", name, text)
 	}
-	cause := errors.Unwrap(value)
-	if cause == nil || strings.HasPrefix(cause.Error(), "--"+name+" ") {
-		return cmp.Or(cause, err)
+	if cause == nil {
+		return err
 	}
 	return fmt.Errorf("--%s: %w", name, cause)
 }
