@@ -16,11 +16,12 @@ import (
 	"github.com/stile-vmm/stile/internal/testenv"
 )
 
-// TestDebianKernel boots Debian's stock kernel by its version, an xz bzImage whose virtio, 9p and overlay
-// are modules, with a view of the host's root, and loads others of its modules: with these, vsock and the balloon are
-// tried, and from outside all that stile ps, ctl, console and logs do.
-func TestDebianKernel(t *testing.T) {
-	needGuests(t)
+// debianKernel returns stile's cache and Debian's stock kernel from there, whose modules can be indexed.
+func debianKernel(t *testing.T) (*images.Cache, *distro.Kernel) {
+	t.Helper()
+	if _, err := exec.LookPath("depmod"); err != nil {
+		testenv.Missing(t, "kmod", err.Error())
+	}
 	cache, err := images.Open("")
 	if err != nil {
 		t.Fatal(err)
@@ -29,9 +30,15 @@ func TestDebianKernel(t *testing.T) {
 	if err != nil {
 		testenv.Missing(t, "apt", err.Error())
 	}
-	if _, err := exec.LookPath("depmod"); err != nil {
-		testenv.Missing(t, "kmod", err.Error())
-	}
+	return cache, kernel
+}
+
+// TestDebianKernel boots Debian's stock kernel by its version, an xz bzImage whose virtio, 9p and overlay
+// are modules, with a view of the host's root, and loads others of its modules: with these, vsock and the balloon are
+// tried, and from outside all that stile ps, ctl, console and logs do.
+func TestDebianKernel(t *testing.T) {
+	needGuests(t)
+	_, kernel := debianKernel(t)
 	dir, err := os.MkdirTemp("", "stile-run-") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)

@@ -5,21 +5,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/vmtest"
 )
 
 // TestWithoutRoot runs stile in the nested host as a user who has /dev/kvm and nothing else, with a folder, a disk and a network.
 func TestWithoutRoot(t *testing.T) {
 	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton"})}
-	cache, err := images.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	kernel, err := cache.DefaultKernel(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	kernel := defaultKernel(t)
 	out, err := p.Command(t.Context(), "bash", "-euc", `
 		cd /tmp && mkdir -p user/own roots && cp "$1" user/stile && cp "$2" user/vmlinuz && echo secret >user/own/secret && truncate -s 16M user/disk
 		chmod 755 user user/* && chown -R 65534:65534 user && chown 0:0 user/own/secret && chmod 600 user/own/secret && chmod 666 /dev/kvm

@@ -156,9 +156,9 @@ func wholeGroups(t *testing.T, p passed) {
 	}
 }
 
-// unprivileged runs stile as a user who has been given the device's files, with too small a memlock limit
-// and with one that will do.
-func unprivileged(t *testing.T, p passed) {
+// defaultKernel returns the path of the kernel that stile boots when none is named.
+func defaultKernel(t *testing.T) string {
+	t.Helper()
 	cache, err := images.Open("")
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +167,13 @@ func unprivileged(t *testing.T, p passed) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return kernel
+}
+
+// unprivileged runs stile as a user who has been given the device's files, with too small a memlock limit
+// and with one that will do.
+func unprivileged(t *testing.T, p passed) {
+	kernel := defaultKernel(t)
 	const user = "65534"
 	// The remedy is tried as it is told: "raise the limit with ulimit -l 131072, ...".
 	script := `set -e; mkdir /tmp/user; cp $2 /tmp/user/vmlinuz; cp $1 /tmp/user/stile; chown -R ` + user + ` /tmp/user; chmod 755 /tmp/user /tmp/user/*
