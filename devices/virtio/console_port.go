@@ -11,11 +11,11 @@ import (
 	"github.com/stile-vmm/stile/devices/virtq"
 )
 
-// Errors of a port's stream. Both are final until Reopen.
-var (
-	ErrPortClosed = errors.New("the guest closed the port")
-	ErrPortReset  = errors.New("the guest reset the console")
-)
+// ErrPortReset says that the guest reset the device under an open port. It is final until Reopen.
+var ErrPortReset = errors.New("the guest reset the console")
+
+// errPortClosed is why a stream ended that the guest's program closed: io.EOF to a reader, io.ErrClosedPipe to a writer.
+var errPortClosed = errors.New("the guest closed the port")
 
 // Port is the host's end of a byte stream: an io.ReadWriteCloser over the guest's
 // buffers, with no memory of its own. Bytes are copied once, between the caller's slice
@@ -24,7 +24,7 @@ var (
 //
 // The stream begins when a guest program opens the port; until then both directions
 // wait. It ends when that program closes it (Read: the rest of the data, then io.EOF;
-// Write: ErrPortClosed), when the device is reset under it (ErrPortReset), or by Close
+// Write: io.ErrClosedPipe), when the device is reset under it (ErrPortReset), or by Close
 // (os.ErrClosed). Reopen begins another one. Methods may be called concurrently.
 type Port struct {
 	console *Console
@@ -76,7 +76,7 @@ func (p *Port) Read(b []byte) (int, error) {
 			return n, nil
 		case err != nil:
 			return 0, s.broken(err)
-		case s.err == ErrPortClosed:
+		case s.err == errPortClosed:
 			return 0, io.EOF
 		case s.err != nil:
 			return 0, s.err
@@ -89,7 +89,7 @@ func (p *Port) Read(b []byte) (int, error) {
 // take copies what is available.
 func (s *stream) take(b []byte) (int, error) {
 	total := 0
-	if s.q == nil || s.err != nil && s.err != ErrPortClosed {
+	if s.q == nil || s.err != nil && s.err != errPortClosed {
 		return 0, nil
 	}
 	for total < len(b) {
@@ -120,7 +120,10 @@ func (p *Port) Write(b []byte) (int, error) {
 	defer s.mu.Unlock()
 	total := 0
 	for total < len(b) {
-		if s.err != nil {
+		switch {
+		case s.err == errPortClosed:
+			return total, io.ErrClosedPipe
+		case s.err != nil:
 			return total, s.err
 		}
 		n, err := s.put(b[total:], p.number == 0)
@@ -205,7 +208,7 @@ func (s *stream) setGuest(open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.guest && !open && s.err == nil {
-		s.err = ErrPortClosed
+		s.err = errPortClosed
 	}
 	s.guest = open
 	s.changed.Broadcast()

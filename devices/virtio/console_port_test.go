@@ -56,7 +56,7 @@ func TestPort(t *testing.T) {
 	if string(rest) != "last words" || err != nil {
 		t.Errorf("host got %q, %v", rest, err)
 	}
-	if _, err := p.Write([]byte("x")); !errors.Is(err, virtio.ErrPortClosed) {
+	if _, err := p.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("Write to a closed port: %v", err)
 	}
 	g.control(1, portOpen, 1)

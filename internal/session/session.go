@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -140,6 +141,10 @@ func (s *Session) cause(ctx context.Context, err error) error {
 	return err
 }
 
+// channelClosed says of a session's end no more than that the channel was closed: here, or there, which whoever reads
+// or writes next finds out first.
+var channelClosed = []error{yamux.ErrSessionShutdown, io.EOF, io.ErrClosedPipe, syscall.EPIPE}
+
 // lost returns ErrAgentLost with what ended the session. The session must be closed.
 func (s *Session) lost() error {
 	for {
@@ -148,8 +153,10 @@ func (s *Session) lost() error {
 			stream.Close() // was still queued
 			continue
 		}
-		if errors.Is(err, yamux.ErrSessionShutdown) || errors.Is(err, io.EOF) {
-			return ErrAgentLost
+		for _, closed := range channelClosed {
+			if errors.Is(err, closed) {
+				return ErrAgentLost
+			}
 		}
 		return fmt.Errorf("%w: %w", ErrAgentLost, err)
 	}

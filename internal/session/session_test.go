@@ -6,11 +6,15 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
+	"github.com/stile-vmm/stile/images/agent"
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/session"
 )
@@ -148,4 +152,35 @@ func TestAgentLost(t *testing.T) {
 	if err := s.PowerOff(testContext(t)); err != nil {
 		t.Errorf("PowerOff of a lost guest: %v", err)
 	}
+}
+
+// TestAgentLostInWrite has the end of the channel found out by who writes, before who reads: it is told in the same words.
+func TestAgentLostInWrite(t *testing.T) {
+	for _, reason := range []error{io.ErrClosedPipe, &net.OpError{Op: "write", Err: syscall.EPIPE}} {
+		host, guest := socketPair(t)
+		go agent.Serve(guest)
+		conn := &unwritable{ReadWriteCloser: host}
+		s, err := session.Dial(testContext(t), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.reason.Store(&reason)
+		err = s.Setup(testContext(t), &agentproto.Setup{})
+		if want := "set the guest up: " + session.ErrAgentLost.Error(); !errors.Is(err, session.ErrAgentLost) || err.Error() != want {
+			t.Errorf("Setup: %v, want %s", err, want)
+		}
+	}
+}
+
+// unwritable is a channel that takes no more once it has a reason.
+type unwritable struct {
+	io.ReadWriteCloser
+	reason atomic.Pointer[error]
+}
+
+func (u *unwritable) Write(b []byte) (int, error) {
+	if reason := u.reason.Load(); reason != nil {
+		return 0, *reason
+	}
+	return u.ReadWriteCloser.Write(b)
 }
