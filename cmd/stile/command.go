@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -70,10 +71,13 @@ func (f *runFlags) environment() []string {
 }
 
 // startFailed explains why the command could not be started in g.
-func (f *runFlags) startFailed(g *guest.Guest, err error) outcome {
+func (f *runFlags) startFailed(ctx context.Context, g *guest.Guest, s *signals, err error) outcome {
 	var start *session.StartError
-	if errors.As(err, &start) {
+	switch {
+	case errors.As(err, &start):
 		return outcome{status: start.ExitCode(), reason: "not-started", err: err}
+	case ctx.Err() != nil && g.Ended() == nil:
+		return f.stopped(ctx, g, s)
 	}
 	return f.lost(g, err)
 }

@@ -377,7 +377,7 @@ func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, inpu
 	}
 	p, err := g.Session().Start(ctx, cmd)
 	if err != nil {
-		return f.startFailed(g, err)
+		return f.startFailed(ctx, g, s, err)
 	}
 	defer s.forward(p)()
 	defer terminal.watchSize(func(w agentproto.Winsize) { _ = p.Resize(w) })() // a command that has ended has no terminal
