@@ -28,12 +28,18 @@ func standardInput() io.Reader {
 }
 
 func (j jobInput) Read(p []byte) (int, error) {
-	for {
+	for front := false; ; {
 		n, err := j.file.Read(p)
-		if !errors.Is(err, unix.EIO) || j.inFront() {
+		if !errors.Is(err, unix.EIO) {
 			return n, err
 		}
-		time.Sleep(backgroundInterval)
+		before := front
+		switch front = j.inFront(); {
+		case front && before: // who is in front now may have been in the background at one EIO
+			return n, err
+		case !front:
+			time.Sleep(backgroundInterval)
+		}
 	}
 }
 
