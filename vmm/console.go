@@ -24,6 +24,8 @@ type console struct {
 	timed bool   // the kernel's lines have a time
 	told  map[Reason]Result
 	size  uint64 // bytes written so far
+
+	telling sync.WaitGroup // calls of trouble
 }
 
 // newConsole returns a console whose output goes on to out. timed says that the kernel's lines are known to have a time.
@@ -64,7 +66,7 @@ func (c *console) endLine() {
 	}
 	c.told[r.Reason] = r
 	if c.trouble != nil {
-		go c.trouble(r) // it may end the VM, which waits for consoles
+		c.telling.Go(func() { c.trouble(r) }) // which may want to know what was printed
 	}
 }
 

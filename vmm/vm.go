@@ -352,6 +352,7 @@ func (v *VM) Close() error {
 	}
 	if v.devices != nil {
 		errs = append(errs, v.host.quiet(), v.devices.close())
+		v.console.telling.Wait() // nothing is printed any more
 	}
 	errs = append(errs, v.host.close())
 	if v.vm != nil {
