@@ -25,6 +25,8 @@ const (
 	logLimit = 64 << 10
 	// drainTime is how long an ended QEMU's output is waited for.
 	drainTime = time.Second
+	// endTime is how long QEMU may take to end once its channels have: the kernel frees the machine's memory.
+	endTime = 15 * time.Second
 )
 
 // errQEMUEnded is in every error that comes from QEMU's end.
@@ -165,8 +167,9 @@ func (p *process) explain(ctx context.Context, err error) error {
 	// The end of a channel is seen before the end of the process.
 	select {
 	case <-p.done:
+		p.drained.Wait()
 		return fmt.Errorf("%w: %w", err, p.failure())
-	case <-time.After(drainTime):
+	case <-time.After(endTime):
 		return fmt.Errorf("%w%s", err, p.lastWords())
 	}
 }

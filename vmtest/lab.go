@@ -55,7 +55,7 @@ func Lab(t testing.TB, c LabConfig) *VM {
 }
 
 // labLimit is how long a nested host may take, whose state may have to be built.
-const labLimit = 3 * time.Minute
+const labLimit = 10 * time.Minute
 
 // RunInLab calls f with a resumed nested host, as a subtest named after the topology.
 func RunInLab(t *testing.T, topology string, f func(t *testing.T, host *VM)) bool {

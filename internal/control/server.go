@@ -22,7 +22,7 @@ const (
 	// acceptPause is how long no connection is taken after one could not be.
 	acceptPause = 100 * time.Millisecond
 	// closeGrace is how long a viewer has to take the console's last words.
-	closeGrace = 500 * time.Millisecond
+	closeGrace = 2 * time.Second
 )
 
 // Handler answers requests. Its methods may be called concurrently.

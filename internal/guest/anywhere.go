@@ -71,7 +71,7 @@ func startHere(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 
 // labRoom is how long the nested host may take besides the guest's own boot, in which its
 // state may have to be built.
-const labRoom = 3 * time.Minute
+const labRoom = 10 * time.Minute
 
 func startInLab(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 	s, err := s.Absolute()
@@ -150,7 +150,7 @@ func (g *LabGuest) WaitError(err error) error {
 	}
 	select {
 	case <-g.ended:
-	case <-time.After(diedGrace):
+	case <-time.After(diedGrace * nestedFactor):
 		return fmt.Errorf("%w, but its machine runs on", err)
 	}
 	if ended := g.control.Ended(); ended != nil {

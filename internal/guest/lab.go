@@ -90,7 +90,7 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	go func() {
-		if watchPulse(ctx, h.Session(), pulseInterval, pulseLimit) {
+		if watchPulse(ctx, h.Session(), pulseInterval, pulseLimit*nestedFactor) {
 			end(errStuck)
 		}
 	}()

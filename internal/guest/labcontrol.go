@@ -62,7 +62,7 @@ func (c *Control) Follow(host *LabHost) (done func(), err error) {
 
 const (
 	// followGrace is how long the end of a console may take to come from the nested host.
-	followGrace = 2 * time.Second
+	followGrace = 5 * time.Second
 	// The nested stile's socket is looked for at intervals that grow from the first to the last.
 	firstDial = 50 * time.Millisecond
 	lastDial  = time.Second
