@@ -70,12 +70,18 @@ func fakeModule(t *testing.T, m module.Version, file, content string) (archive [
 func TestDownload(t *testing.T) {
 	m := module.Version{Path: "example.com/Kernel", Version: "v1.0.0"}
 	archive, sum := fakeModule(t, m, "vmlinuz", "kernel")
+	const path = "/example.com/!kernel/@v/v1.0.0.zip"
+	asked := map[string]int{} // no two at once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/good/example.com/!kernel/@v/v1.0.0.zip" {
+		asked[r.URL.Path]++
+		switch {
+		case r.URL.Path == "/busy"+path && asked[r.URL.Path] == 1:
+			http.Error(w, "later", http.StatusServiceUnavailable)
+		case r.URL.Path == "/good"+path, r.URL.Path == "/busy"+path:
+			w.Write(archive)
+		default:
 			http.NotFound(w, r)
-			return
 		}
-		w.Write(archive)
 	}))
 	defer server.Close()
 	dir := t.TempDir()
@@ -87,6 +93,7 @@ func TestDownload(t *testing.T) {
 	}{
 		{"proxy", server.URL + "/good", sum, ""},
 		{"second proxy", server.URL + "/bad," + server.URL + "/good", sum, ""},
+		{"busy proxy", server.URL + "/busy", sum, ""},
 		{"file", "file://" + dir, sum, ""},
 		{"wrong hash", server.URL + "/good", "h1:wrong", "h1:wrong"},
 		{"not there", server.URL + "/bad", sum, "404"},
@@ -108,6 +115,9 @@ func TestDownload(t *testing.T) {
 				t.Errorf("got %q, %v", got.String(), err)
 			}
 		})
+	}
+	if n := asked["/bad"+path]; n != 2 {
+		t.Errorf("a proxy without the module was asked %d times by two downloads", n)
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
@@ -19,9 +21,16 @@ const (
 	defaultProxy = "https://proxy.golang.org,direct"
 	// maxDownload bounds a module's zip file, in bytes. The Go tool allows as much.
 	maxDownload = 500 << 20
+	// fetchAttempts is how often a proxy is asked, with a pause in between.
+	fetchAttempts = 3
+	fetchPause    = time.Second
 )
 
-var errOffline = errors.New("GOPROXY allows no download")
+var (
+	errOffline = errors.New("GOPROXY allows no download")
+	// errRefused is in the error of a request that would be answered the same again.
+	errRefused = errors.New("refused")
+)
 
 // download gets a module through the proxies that GOPROXY names, checks it, and writes one of its files to w.
 func download(ctx context.Context, p pin, file string, w io.Writer) error {
@@ -48,7 +57,7 @@ func download(ctx context.Context, p pin, file string, w io.Writer) error {
 func fetchFromAny(ctx context.Context, m module.Version, f *os.File) error {
 	var errs []error
 	for _, proxy := range proxies(os.Getenv("GOPROXY")) {
-		err := fetch(ctx, proxy, m, f)
+		err := fetchPatiently(ctx, proxy, m, f)
 		if err == nil {
 			return nil
 		}
@@ -58,6 +67,21 @@ func fetchFromAny(ctx context.Context, m module.Version, f *os.File) error {
 		return errOffline
 	}
 	return errors.Join(errs...)
+}
+
+// fetchPatiently tries a proxy again that is busy, or whose connection broke.
+func fetchPatiently(ctx context.Context, proxy string, m module.Version, f *os.File) error {
+	for n := 1; ; n++ {
+		err := fetch(ctx, proxy, m, f)
+		if err == nil || n == fetchAttempts || errors.Is(err, errRefused) || errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		select {
+		case <-time.After(fetchPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // proxies splits a GOPROXY setting, of which "direct" and what follows "off" is of no use here.
@@ -126,6 +150,9 @@ func open(ctx context.Context, url string) (io.ReadCloser, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
+		if resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests {
+			return nil, fmt.Errorf("download %s: %w with %s", url, errRefused, resp.Status)
+		}
 		return nil, fmt.Errorf("download %s: %s", url, resp.Status)
 	}
 	return resp.Body, nil
