@@ -84,7 +84,11 @@ func TestRebootEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.cfg.OnReboot = vmm.RebootReset
-			result, _ := runMicro(t, test.cfg, test.code, time.Second)
+			limit := 20 * time.Second
+			if test.reason == vmm.Canceled {
+				limit = time.Second
+			}
+			result, _ := runMicro(t, test.cfg, test.code, limit)
 			if result.Reason != test.reason {
 				t.Errorf("ended by %+v, want %s", result, test.reason)
 			}

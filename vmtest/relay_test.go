@@ -80,7 +80,7 @@ func TestRelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "-test.run=^TestRelayed$", "-test.v", "-test.timeout=60s")
+	cmd := exec.Command(self, "-test.run=^TestRelayed$", "-test.v", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -99,8 +99,11 @@ func (w *watched) toGuest(port int, size int) {
 }
 
 // fromGuest answers a connection of the guest to a port of the host.
-func (w *watched) fromGuest(l net.Listener, want, answer string) {
+func (w *watched) fromGuest(l *net.UnixListener, want, answer string) {
 	w.t.Helper()
+	if err := l.SetDeadline(time.Now().Add(processLimit)); err != nil {
+		w.t.Fatal(err)
+	}
 	conn, err := l.Accept()
 	if err != nil {
 		w.t.Fatal(err)
@@ -120,9 +123,7 @@ func (w *watched) balloon(size uint64) {
 	w.until("the balloon to fill", func(i control.Info) bool { return i.Balloon.Actual == size && i.Balloon.Target == size })
 	stile(w.t, "ctl", w.id, "balloon", "0")
 	w.until("the balloon to empty", func(i control.Info) bool { return i.Balloon.Actual == 0 })
-	if w.info().Balloon.Reported == 0 {
-		w.t.Error("the guest has reported no free page")
-	}
+	w.until("a free page to be reported", func(i control.Info) bool { return i.Balloon.Reported > 0 })
 }
 
 func (w *watched) until(what string, ok func(control.Info) bool) {

@@ -46,7 +46,7 @@ func TestDebianKernel(t *testing.T) {
 	defer os.RemoveAll(dir)
 	t.Setenv(control.EnvDir, dir)
 	vm := &watched{t: t, id: "debian"}
-	listener, err := net.Listen("unix", filepath.Join(dir, "debian.vsock_80"))
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "debian.vsock_80")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,14 +21,18 @@ done
 const hostAER = `
 insmod "$2/kernel/drivers/pci/pcie/aer_inject.ko" aer_mask_override=1
 out=$(mktemp -d)
+told='0000:02:00.0 reported an error that the hardware could not correct'
 for what in warn stop; do
 	"$1/stile" run --on-device-error $what --json "$out/$what.json" -m 256M --device 02:00.0,bind -- sh -c 'echo ready; exec sleep 1000' >"$out/$what" 2>"$out/$what.err" & vm=$!
 	until grep -q ready "$out/$what"; do kill -0 $vm; sleep 0.1; done
 	printf '\2\0\0\0\0\200\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' >/dev/aer_inject
-	until grep -q '0000:02:00.0 reported an error that the hardware could not correct' "$out/$what.err"; do kill -0 $vm; sleep 0.1; done
-	[ $what = stop ] || kill -KILL $vm
+	if [ $what = warn ]; then
+		until grep -q "$told" "$out/warn.err"; do kill -0 $vm; sleep 0.1; done
+		kill -KILL $vm
+	fi
 	status=0; wait $vm || status=$?
 	cat "$out/$what.err"
+	grep -q "$told" "$out/$what.err"
 done
 [ $status = 122 ]
 grep '"reason": "device-error"' "$out/stop.json"

@@ -44,7 +44,7 @@ func TestUserNet(t *testing.T) {
 	defer web.Close()
 	echo := datagrams(t, func(b []byte) []byte { return b })
 	names := datagrams(t, answerName)
-	forward, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	forward, err := net.Listen("tcp", "127.77.0.1:0") // a port that is free, and stays so: nobody else uses this address
 	if err != nil {
 		t.Fatal(err)
 	}

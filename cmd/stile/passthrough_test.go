@@ -224,6 +224,9 @@ func (p passed) sleeper(t *testing.T, stderr *bytes.Buffer, flags ...string) *vm
 		t.Fatal(err)
 	}
 	defer w.Close()
+	if err := r.SetReadDeadline(time.Now().Add(processLimit)); err != nil {
+		t.Fatal(err)
+	}
 	cmd.Stdout, cmd.Stderr = w, stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func TestSignals(t *testing.T) {
 		want    int
 	}{
 		{"SIGINT goes to the command", "echo ready; exec sleep 1000", []syscall.Signal{syscall.SIGINT}, 130},
-		{"SIGTERM is the command's to handle", "trap 'exit 5' TERM; (sleep 1; echo ready) & while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGTERM}, 5},
+		{"SIGTERM is the command's to handle", "trap 'exit 5' TERM; (sleep 1; echo ready) & while :; do sleep 1; done", []syscall.Signal{syscall.SIGTERM}, 5},
 		{"the second SIGINT ends the VM", "trap '' INT; echo ready; while :; do sleep 0.1; done", []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, 130},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -91,8 +91,14 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
+	awaitGone(t, children)
+}
+
+// awaitGone waits for the end of what stile has started. Nothing of it may outlive stile by more than the kernel takes.
+func awaitGone(t *testing.T, pids []int) {
+	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
-	for _, pid := range children {
+	for _, pid := range pids {
 		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
 			if time.Now().After(deadline) {
 				t.Fatalf("process %d outlives stile", pid)

@@ -197,11 +197,11 @@ func TestJournalText(t *testing.T) {
 func TestSlowWriteIsTold(t *testing.T) {
 	tree, k, h := bindHost(t)
 	h.WithPatience(time.Second, time.Millisecond)
-	told := make(chan string, 1)
+	told := make(chan string, 100)
 	k.Before = func(n int, _ hostpci.Write) error {
 		if n == 1 {
-			if text := <-told; !strings.Contains(text, "waiting for the kernel: echo 0000:01:00.0 > /sys/bus/pci/drivers/nvme/unbind") {
-				t.Errorf("notice %q", text)
+			for !strings.Contains(<-told, "waiting for the kernel: echo 0000:01:00.0 > /sys/bus/pci/drivers/nvme/unbind") {
+				// the write before was slow, too
 			}
 		}
 		return nil

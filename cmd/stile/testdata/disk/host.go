@@ -23,6 +23,9 @@ const (
 // host takes the stile to run, a block device of this host that may be overwritten, and the program for the guest.
 func host(args []string) error {
 	stile, device, program := args[0], args[1], args[2]
+	if err := await(device, func() bool { _, err := os.Stat(device); return err == nil }); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(fullPlace, 0o755); err != nil {
 		return err
 	}
