@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/vmtest"
 )
 
@@ -89,14 +87,7 @@ const mostExits = 250
 // noExits holds that what a guest asked of a device, in hundreds of requests or thousands, were no exits to user space.
 func noExits(t *testing.T, report, device string) {
 	t.Helper()
-	text, err := os.ReadFile(report)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var r guest.Report
-	if err := json.Unmarshal(text, &r); err != nil {
-		t.Fatal(err)
-	}
+	r := readReport(t, report)
 	if n := r.Devices[device]; n == 0 || n > mostExits {
 		t.Errorf("%d exits for %s, of %v", n, device, r.Devices)
 	}

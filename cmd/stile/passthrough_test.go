@@ -176,7 +176,7 @@ func unprivileged(t *testing.T, p passed) {
 	kernel := defaultKernel(t)
 	const user = "65534"
 	// The remedy is tried as it is told: "raise the limit with ulimit -l 131072, ...".
-	script := `set -e; mkdir /tmp/user; cp $2 /tmp/user/vmlinuz; cp $1 /tmp/user/stile; chown -R ` + user + ` /tmp/user; chmod 755 /tmp/user /tmp/user/*
+	script := `set -e; mkdir /tmp/user; cp $2 /tmp/user/vmlinuz; cp $1 /tmp/user/stile; chown -R ` + user + ` /tmp/user; chmod 755 /tmp/user /tmp/user/*; cd /tmp/user
 $1 bind ` + labEdu + ` >/dev/null; chmod 666 /dev/kvm
 export STILE_CACHE=/tmp/user TMPDIR=/tmp/user
 run() { setpriv --reuid ` + user + ` --clear-groups /tmp/user/stile run -k /tmp/user/vmlinuz -m ` + guestMemory + ` --vfio $1 --device ` + labEdu + ` -- true; }
@@ -385,6 +385,10 @@ func (p passed) report(t *testing.T) guest.Report {
 func TestPassthroughUnsafe(t *testing.T) {
 	vmtest.RunInLab(t, "no-iommu", func(t *testing.T, host *vmtest.VM) {
 		passed{host}.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "intel_iommu=on")
+		passed{host}.fails(t, []string{"mdev", "wrap", labEdu}, labEdu+" has no IOMMU group", "intel_iommu=on")
+		if d := (passed{host}).driver(t, labEdu); d != "." {
+			t.Errorf("something was changed: the driver of %s is %s", labEdu, d)
+		}
 	})
 	vmtest.RunInLab(t, "no-remapping", func(t *testing.T, host *vmtest.VM) {
 		for _, backend := range []string{"legacy", "iommufd"} {

@@ -34,12 +34,22 @@ func TestStalledBoot(t *testing.T) {
 	if got := exitCode(t, cmd); got != guest.ExitTimeout || !strings.Contains(stderr.String(), "the guest's boot makes no progress: no exit and no output for 1m0s") {
 		t.Errorf("exit status %d: %s", got, &stderr)
 	}
+	r := readReport(t, report)
+	if r.Reason != string(vmm.Stalled) || r.Guest == nil || r.Guest.Reason != vmm.Stalled || r.ID == "" || len(r.Phases) == 0 {
+		t.Errorf("the report says %+v", r)
+	}
+}
+
+// readReport returns what a stile wrote with --json.
+func readReport(t *testing.T, path string) guest.Report {
+	t.Helper()
 	var r guest.Report
-	text, err := os.ReadFile(report)
+	text, err := os.ReadFile(path)
 	if err == nil {
 		err = json.Unmarshal(text, &r)
 	}
-	if err != nil || r.Reason != string(vmm.Stalled) || r.Guest == nil || r.Guest.Reason != vmm.Stalled || r.ID == "" || len(r.Phases) == 0 {
-		t.Errorf("%v: %s", err, text)
+	if err != nil {
+		t.Fatalf("%v: %s", err, text)
 	}
+	return r
 }
