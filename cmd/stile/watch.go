@@ -105,7 +105,16 @@ func printLog(prefix string) error {
 	if err != nil {
 		return err
 	}
-	return control.ReadLog(dir, id, os.Stdout)
+	return readLog(dir, id)
+}
+
+// readLog prints a log, or says that there is nothing in it.
+func readLog(dir, id string) error {
+	size, err := control.ReadLog(dir, id, os.Stdout)
+	if err == nil && size == 0 {
+		notice(id + " has printed nothing, as kernels do that meet no trouble; with stile run -v they print all")
+	}
+	return err
 }
 
 // followLog prints a running VM's console as it comes. Of one that has ended it prints the log.
@@ -121,7 +130,7 @@ func followLog(ctx context.Context, prefix string) error {
 	_, conn, err := control.Attach(ctx, id, &control.Request{Op: control.OpLog})
 	var none *control.NoVMError
 	if errors.As(err, &none) {
-		return control.ReadLog(dir, id, os.Stdout)
+		return readLog(dir, id)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", id, err)

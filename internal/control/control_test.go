@@ -274,13 +274,13 @@ func TestLog(t *testing.T) {
 		t.Errorf("the last log: %q, %v", id, err)
 	}
 	var text bytes.Buffer
-	if err := ReadLog(dir, "vm20", &text); err != nil || text.String() != "log 20\n" {
+	if n, err := ReadLog(dir, "vm20", &text); err != nil || n != 7 || text.String() != "log 20\n" {
 		t.Errorf("log: %q, %v", &text, err)
 	}
-	if err := ReadLog(dir, "vm00", io.Discard); err == nil {
+	if _, err := ReadLog(dir, "vm00", io.Discard); err == nil {
 		t.Error("a log that was removed can be read")
 	}
-	if err := ReadLog(dir, "../../etc/passwd", io.Discard); err == nil {
+	if _, err := ReadLog(dir, "../../etc/passwd", io.Discard); err == nil {
 		t.Error("a path is taken for an ID")
 	}
 }
@@ -301,7 +301,7 @@ func TestLogIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
-	if err := ReadLog(dir, "big", &text); err != nil {
+	if _, err := ReadLog(dir, "big", &text); err != nil {
 		t.Fatal(err)
 	}
 	if n := text.Len(); n > 2*logPart || n < logPart || !bytes.HasSuffix(text.Bytes(), []byte("\nthe end\n")) {

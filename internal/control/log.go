@@ -98,10 +98,10 @@ func (l *Log) Close() error {
 	return l.err
 }
 
-// ReadLog copies the log of the VM id to w, also after its end.
-func ReadLog(dir, id string, w io.Writer) error {
+// ReadLog copies the log of the VM id to w, also after its end, and returns its length in bytes.
+func ReadLog(dir, id string, w io.Writer) (size int64, err error) {
 	if err := CheckID(id); err != nil {
-		return err
+		return 0, err
 	}
 	found := false
 	for _, path := range []string{LogPath(dir, id) + partSuffix, LogPath(dir, id)} {
@@ -110,19 +110,20 @@ func ReadLog(dir, id string, w io.Writer) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return size, err
 		}
 		found = true
-		_, err = io.Copy(w, f)
+		n, err := io.Copy(w, f)
 		f.Close()
+		size += n
 		if err != nil {
-			return err
+			return size, err
 		}
 	}
 	if !found {
-		return fmt.Errorf("no log of a VM %q: those of the last %d VMs are kept", id, logsKept)
+		return 0, fmt.Errorf("no log of a VM %q: those of the last %d VMs are kept", id, logsKept)
 	}
-	return nil
+	return size, nil
 }
 
 // FindLog returns the ID that begins with prefix among those of which there are logs; without a prefix, that of the VM
