@@ -66,6 +66,9 @@ type Config struct {
 	// runs and after the agent's port has failed its readers and writers. When it returns nobody
 	// may be using the port: a new stream begins. An error ends the VM.
 	Rebooting func() error
+	// Rebooted, if not nil, is called after Rebooting, once the agent's port has begun its new
+	// stream. It must not block.
+	Rebooted func()
 	// Notice is told what the user should know while the VM is made and runs. It may be called
 	// concurrently, and must not block. Nil ignores it.
 	Notice func(text string)

@@ -97,10 +97,15 @@ func (v *VM) rebooting() error {
 	if err := v.cfg.Rebooting(); err != nil {
 		return err
 	}
-	if v.devices.agent == nil {
-		return nil
+	if v.devices.agent != nil {
+		if err := v.devices.agent.Reopen(); err != nil {
+			return err
+		}
 	}
-	return v.devices.agent.Reopen()
+	if v.cfg.Rebooted != nil {
+		v.cfg.Rebooted()
+	}
+	return nil
 }
 
 // restorePowerOn resets what is KVM's.

@@ -69,6 +69,35 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// TestRebootedStream: when Rebooted is called, the agent's port is open for a new conversation, which ends with the next reset.
+func TestRebootedStream(t *testing.T) {
+	var vm *vmm.VM
+	var early int
+	read := make(chan error, 1)
+	talk := func() {
+		_, err := vm.Agent().Read(make([]byte, 1))
+		read <- err
+	}
+	vm = newMicro(t, vmm.Config{CPUs: 2, OnReboot: vmm.RebootReset, AgentPort: true, Rebooting: func() error {
+		if len(read) > 0 {
+			early++
+		}
+		vm.Agent().Close()
+		<-read
+		return nil
+	}, Rebooted: func() { go talk() }}, rebooter)
+	go talk()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if result, err := vm.Run(ctx); err != nil || result.Reboots != 3 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	<-read
+	if early > 0 {
+		t.Errorf("%d of 3 conversations ended before the next reset", early)
+	}
+}
+
 // TestRebootEnds: what ends a VM ends it also where resets don't.
 func TestRebootEnds(t *testing.T) {
 	for name, test := range map[string]struct {

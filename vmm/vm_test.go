@@ -40,6 +40,19 @@ var (
 // runMicro runs code for at most limit.
 func runMicro(t *testing.T, cfg vmm.Config, code []byte, limit time.Duration) (vmm.Result, *vmm.VM) {
 	t.Helper()
+	vm := newMicro(t, cfg, code)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	result, err := vm.Run(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result, vm
+}
+
+// newMicro makes a machine that runs code. It is closed when the test ends.
+func newMicro(t *testing.T, cfg vmm.Config, code []byte) *vmm.VM {
+	t.Helper()
 	testenv.KVM(t)
 	cfg.Kernel = microKernel(t, code)
 	if cfg.Memory == 0 {
@@ -49,18 +62,12 @@ func runMicro(t *testing.T, cfg vmm.Config, code []byte, limit time.Duration) (v
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := vm.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
-	}()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	result, err := vm.Run(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result, vm
+	})
+	return vm
 }
 
 func TestEndings(t *testing.T) {

@@ -151,7 +151,7 @@ func (g *LabGuest) WaitError(err error) error {
 	select {
 	case <-g.ended:
 	case <-time.After(diedGrace * nestedFactor):
-		return fmt.Errorf("%w, but its machine runs on", err)
+		return fmt.Errorf("%w, %w", err, errRunsOn)
 	}
 	if ended := g.control.Ended(); ended != nil {
 		return ended

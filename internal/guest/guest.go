@@ -116,7 +116,7 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) (Report, er
 	}
 	g.claim.Apply(&cfg)
 	cfg.Vsock = g.control.Vsock()
-	cfg.PowerOff, cfg.Rebooting = g.leave, g.rebooting
+	cfg.PowerOff, cfg.Rebooting, cfg.Rebooted = g.leave, g.rebooting, g.rebootDone
 	if g.vm, err = vmm.New(ctx, cfg); err != nil {
 		return report, errors.Join(err, g.claim.Release())
 	}
@@ -224,9 +224,12 @@ func (g *Guest) died(err error) error {
 		}
 		return &DiedError{g.result}
 	case <-time.After(diedGrace):
-		return fmt.Errorf("%w, but its machine runs on", err)
+		return fmt.Errorf("%w, %w", err, errRunsOn)
 	}
 }
+
+// errRunsOn is in the error of an agent that was lost for no reason to be found.
+var errRunsOn = errors.New("but its machine runs on")
 
 // quietLevel is the console's level once the guest is up: warnings, and all that is worse.
 const quietLevel = 5
@@ -286,7 +289,7 @@ func (g *Guest) Ended() error { return g.control.Ended() }
 // WaitError turns an error of a command's Wait into the reason why the guest ended, if
 // the agent was lost.
 func (g *Guest) WaitError(err error) error {
-	if !errors.Is(err, session.ErrAgentLost) {
+	if !errors.Is(err, session.ErrAgentLost) || errors.Is(err, errRunsOn) {
 		return err
 	}
 	return g.died(err)

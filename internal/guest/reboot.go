@@ -22,8 +22,12 @@ func (g *Guest) rebooting() error {
 		return errEarlyReset
 	}
 	g.session.Load().Close()
-	g.rebooted <- struct{}{} // there is room: nobody was ready since the last one was taken
 	return nil
+}
+
+// rebootDone lets AwaitReboot talk to the agent of the guest that boots again: its port is open by now.
+func (g *Guest) rebootDone() {
+	g.rebooted <- struct{}{} // there is room: nobody was ready since the last one was taken
 }
 
 // rebootGrace is how long a guest that was asked to reset itself, or whose agent is lost, may take
@@ -43,6 +47,6 @@ func (g *Guest) AwaitReboot(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-grace.C:
-		return fmt.Errorf("%w, but its machine was not reset", session.ErrAgentLost)
+		return fmt.Errorf("%w, %w and was not reset", session.ErrAgentLost, errRunsOn)
 	}
 }
