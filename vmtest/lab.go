@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/testenv"
@@ -33,7 +32,7 @@ type LabConfig struct {
 func Lab(t testing.TB, c LabConfig) *VM {
 	t.Helper()
 	outside(t)
-	ctx, cancel := context.WithTimeout(t.Context(), labLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), guest.LabRoom)
 	defer cancel()
 	host, err := guest.OpenLab(ctx, guest.LabSpec{
 		Topology: c.Topology, Kernel: c.Kernel, CPUs: c.CPUs, Mem: c.Memory,
@@ -53,9 +52,6 @@ func Lab(t testing.TB, c LabConfig) *VM {
 	vm.endWith(t)
 	return vm
 }
-
-// labLimit is how long a nested host may take, whose state may have to be built.
-const labLimit = 10 * time.Minute
 
 // RunInLab calls f with a resumed nested host, as a subtest named after the topology.
 func RunInLab(t *testing.T, topology string, f func(t *testing.T, host *VM)) bool {

@@ -90,11 +90,14 @@ func TestPowerCut(t *testing.T) {
 func TestDiskTrouble(t *testing.T) {
 	p := passed{vmtest.Lab(t, vmtest.LabConfig{Topology: "singleton"})}
 	disk := filepath.Join(tools, "disk")
-	out, err := p.Command(t.Context(), disk, "host", filepath.Join(tools, "stile"), "/dev/nvme0n1", disk).CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "all host right\n") {
-		t.Fatalf("%v: %s", err, out)
+	cmd := p.Command(t.Context(), disk, "host", filepath.Join(tools, "stile"), "/dev/nvme0n1", disk)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || !strings.HasSuffix(string(out), "all host right\n") {
+		t.Fatalf("%v: %s%s", err, out, &stderr)
 	}
-	t.Logf("%s", out)
+	t.Logf("%s%s", out, &stderr)
 }
 
 // TestRootImage boots a guest whose root is an image, which stays as it is.

@@ -384,9 +384,10 @@ func (p passed) report(t *testing.T) guest.Report {
 // TestPassthroughUnsafe: hosts whose devices can't be isolated.
 func TestPassthroughUnsafe(t *testing.T) {
 	vmtest.RunInLab(t, "no-iommu", func(t *testing.T, host *vmtest.VM) {
-		passed{host}.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "intel_iommu=on")
-		passed{host}.fails(t, []string{"mdev", "wrap", labEdu}, labEdu+" has no IOMMU group", "intel_iommu=on")
-		if d := (passed{host}).driver(t, labEdu); d != "." {
+		p := passed{host}
+		p.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "intel_iommu=on")
+		p.fails(t, []string{"mdev", "wrap", labEdu}, labEdu+" has no IOMMU group", "intel_iommu=on")
+		if d := p.driver(t, labEdu); d != "." {
 			t.Errorf("something was changed: the driver of %s is %s", labEdu, d)
 		}
 	})

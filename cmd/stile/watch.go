@@ -79,10 +79,18 @@ func newLogsCommand() *cobra.Command {
 			if len(args) == 1 {
 				prefix = args[0]
 			}
-			if follow {
-				return followLog(c.Context(), prefix)
+			dir, err := guest.LogDir()
+			if err != nil {
+				return err
 			}
-			return printLog(prefix)
+			id, err := control.FindLog(dir, prefix)
+			if err != nil {
+				return err
+			}
+			if follow {
+				return followLog(c.Context(), dir, id)
+			}
+			return printLog(dir, id)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			dir, err := guest.LogDir()
@@ -96,20 +104,8 @@ func newLogsCommand() *cobra.Command {
 	return c
 }
 
-func printLog(prefix string) error {
-	dir, err := guest.LogDir()
-	if err != nil {
-		return err
-	}
-	id, err := control.FindLog(dir, prefix)
-	if err != nil {
-		return err
-	}
-	return readLog(dir, id)
-}
-
-// readLog prints a log, or says that there is nothing in it.
-func readLog(dir, id string) error {
+// printLog prints a log, or says that there is nothing in it.
+func printLog(dir, id string) error {
 	size, err := control.ReadLog(dir, id, os.Stdout)
 	if err == nil && size == 0 {
 		notice(id + " has printed nothing, as kernels do that meet no trouble; with stile run -v they print all")
@@ -118,19 +114,11 @@ func readLog(dir, id string) error {
 }
 
 // followLog prints a running VM's console as it comes. Of one that has ended it prints the log.
-func followLog(ctx context.Context, prefix string) error {
-	dir, err := guest.LogDir()
-	if err != nil {
-		return err
-	}
-	id, err := control.FindLog(dir, prefix)
-	if err != nil {
-		return err
-	}
+func followLog(ctx context.Context, dir, id string) error {
 	_, conn, err := control.Attach(ctx, id, &control.Request{Op: control.OpLog})
 	var none *control.NoVMError
 	if errors.As(err, &none) {
-		return readLog(dir, id)
+		return printLog(dir, id)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", id, err)

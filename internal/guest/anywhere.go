@@ -69,9 +69,9 @@ func startHere(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 	}, nil
 }
 
-// labRoom is how long the nested host may take besides the guest's own boot, in which its
-// state may have to be built.
-const labRoom = 10 * time.Minute
+// LabRoom is how long the nested host may take besides a guest's own boot: its state may have
+// to be built.
+const LabRoom = 10 * time.Minute
 
 func startInLab(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 	s, err := s.Absolute()
@@ -81,7 +81,7 @@ func startInLab(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 	if o.Lab.Topology == "" && len(s.Devices) > 0 {
 		o.Lab.Topology = lab.AllTopology
 	}
-	ctx, cancel := context.WithTimeout(ctx, labRoom+s.withDefaults().BootTimeout)
+	ctx, cancel := context.WithTimeout(ctx, LabRoom+s.withDefaults().BootTimeout)
 	defer cancel()
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)

@@ -141,10 +141,6 @@ func (s *Session) cause(ctx context.Context, err error) error {
 	return err
 }
 
-// channelClosed says of a session's end no more than that the channel was closed: here, or there, which whoever reads
-// or writes next finds out first.
-var channelClosed = []error{yamux.ErrSessionShutdown, io.EOF, io.ErrClosedPipe, syscall.EPIPE}
-
 // lost returns ErrAgentLost with what ended the session. The session must be closed.
 func (s *Session) lost() error {
 	for {
@@ -153,13 +149,17 @@ func (s *Session) lost() error {
 			stream.Close() // was still queued
 			continue
 		}
-		for _, closed := range channelClosed {
-			if errors.Is(err, closed) {
-				return ErrAgentLost
-			}
+		if closed(err) {
+			return ErrAgentLost
 		}
 		return fmt.Errorf("%w: %w", ErrAgentLost, err)
 	}
+}
+
+// closed reports whether err says of a session's end no more than that the channel was closed: here, or there, which
+// who reads finds out first or who writes.
+func closed(err error) bool {
+	return errors.Is(err, yamux.ErrSessionShutdown) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, syscall.EPIPE)
 }
 
 // await runs f and waits for it no longer than ctx allows. When ctx ends first, f goes

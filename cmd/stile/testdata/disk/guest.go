@@ -97,7 +97,10 @@ func resets(asker) error {
 		return err
 	}
 	device = filepath.Base(device)
-	all := newWorkers()
+	all, err := newWorkers()
+	if err != nil {
+		return err
+	}
 	for range 3 {
 		disk, err := open(block)
 		if err != nil {
@@ -226,7 +229,10 @@ func noSpace(asker) error {
 		return err
 	}
 	defer disk.Close()
-	buf, want := aligned(), aligned()
+	buf, want, err := aligned()
+	if err != nil {
+		return err
+	}
 	written := int64(0)
 	for ; written*blockSize < fullSize; written++ {
 		pattern(buf, written, 1)
@@ -258,7 +264,10 @@ func cut(h asker) error {
 	if err := h.ask(askCut); err != nil {
 		return err
 	}
-	buf := aligned()
+	buf, _, err := aligned()
+	if err != nil {
+		return err
+	}
 	if _, err := disk.ReadAt(buf, smallSize-blockSize); err != nil {
 		return err
 	}

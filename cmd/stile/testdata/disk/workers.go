@@ -28,13 +28,13 @@ func pattern(p []byte, block int64, pass uint64) {
 	}
 }
 
-// aligned returns a buffer for O_DIRECT.
-func aligned() []byte {
-	p, err := unix.Mmap(-1, 0, blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+// aligned returns two buffers for O_DIRECT.
+func aligned() (a, b []byte, err error) {
+	p, err := unix.Mmap(-1, 0, 2*blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
-		panic(err) // a test without memory
+		return nil, nil, fmt.Errorf("memory for a block: %w", err)
 	}
-	return p
+	return p[:blockSize], p[blockSize:], nil
 }
 
 // worker writes blocks of its own region, one after the other.
@@ -51,12 +51,16 @@ type worker struct {
 
 type crew []*worker
 
-func newWorkers() crew {
+func newWorkers() (crew, error) {
 	var all crew
 	for i := range workers {
-		all = append(all, &worker{cpu: i % 2, first: int64(i * regionBlocks), pass: 1, buf: aligned(), want: aligned()})
+		buf, want, err := aligned()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, &worker{cpu: i % 2, first: int64(i * regionBlocks), pass: 1, buf: buf, want: want})
 	}
-	return all
+	return all, nil
 }
 
 // write lets all write until the disk is gone; stopped waits for that, and closes it.
