@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/hostmem"
 )
 
 // initUserNS is the inode of the first user namespace (PROC_USER_INIT_INO).
@@ -56,12 +58,12 @@ func CheckMemoryGroup(need uint64) error {
 }
 
 func checkGroup(proc, cgroups string, need uint64) error {
-	group, maximum := smallestMax(proc, cgroups)
-	if group == "" || need <= maximum {
+	limit := hostmem.SmallestGroup(proc, cgroups)
+	if limit.Group == "" || need <= limit.Bytes {
 		return nil
 	}
-	return fmt.Errorf("%s of memory must be pinned for DMA, and the control group %s may have %s (memory.max): "+
-		"raise it, or MemoryMax= of its systemd unit", amount(need), group, amount(maximum))
+	return fmt.Errorf("%s of memory must be pinned for DMA, and the control group %s may have %s (%s): "+
+		"raise it, or MemoryMax= of its systemd unit", amount(need), limit.Group, amount(limit.Bytes), limit.File)
 }
 
 // amount writes n bytes for people, rounded up.
@@ -104,30 +106,4 @@ func field(status []byte, name string) string {
 		}
 	}
 	return ""
-}
-
-// smallestMax returns the control group (version 2), of the process's own and those above,
-// with the smallest memory.max.
-func smallestMax(proc, cgroups string) (group string, maximum uint64) {
-	b, err := os.ReadFile(filepath.Join(proc, "cgroup"))
-	if err != nil {
-		return "", 0
-	}
-	own := ""
-	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			own = filepath.Clean("/" + strings.TrimSpace(path))
-		}
-	}
-	maximum = math.MaxUint64
-	for dir := own; dir != "" && dir != "/"; dir = filepath.Dir(dir) {
-		text, err := os.ReadFile(filepath.Join(cgroups, dir, "memory.max"))
-		if err != nil {
-			continue
-		}
-		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && n < maximum {
-			group, maximum = dir, n
-		}
-	}
-	return group, maximum
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stile-vmm/stile/devices/backend/share"
 	"github.com/stile-vmm/stile/internal/guestmem"
+	"github.com/stile-vmm/stile/internal/hostmem"
 	"github.com/stile-vmm/stile/internal/layout"
 	"github.com/stile-vmm/stile/vfio"
 )
@@ -191,17 +192,21 @@ func (c *Config) validateDevices(fault func(format string, args ...any)) {
 // checkHost reports what this host cannot give.
 func (c *Config) checkHost() error { return CheckHostMemory(c.Memory) }
 
-// CheckHostMemory reports RAM of size bytes that this host does not have.
+// CheckHostMemory reports RAM of size bytes that this host does not have, or that the control groups of
+// this process do not allow.
 func CheckHostMemory(size uint64) error {
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
-		return fmt.Errorf("sysinfo: %w", err)
+	limit, err := hostmem.Max()
+	if err != nil {
+		return err
 	}
-	total := uint64(si.Totalram) * uint64(si.Unit)
-	if size > total {
-		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller -m", ErrConfig, Bytes(size), Bytes(total))
+	switch {
+	case size <= limit.Bytes:
+		return nil
+	case limit.Group == "":
+		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller -m", ErrConfig, Bytes(size), Bytes(limit.Bytes))
 	}
-	return nil
+	return fmt.Errorf("%w: memory of %s is more than the %s that the control group %s allows (%s); use a smaller -m or raise the limit",
+		ErrConfig, Bytes(size), Bytes(limit.Bytes), limit.Group, limit.File)
 }
 
 // memory makes the guest's RAM.

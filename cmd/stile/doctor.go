@@ -16,6 +16,7 @@ import (
 	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/images/kbuild"
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/hostmem"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -296,13 +297,15 @@ func examineGo() finding {
 
 func examineMemory() finding {
 	f := finding{Name: "memory", State: good}
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
+	limit, err := hostmem.Max()
+	if err != nil {
 		return finding{Name: "memory", State: limited, Detail: err.Error(), Remedy: "none: the kernel does not tell"}
 	}
-	total := uint64(si.Totalram) * uint64(si.Unit)
-	f.Detail = roundSize(int64(total)) + " in this host"
-	if total < 2*guest.DefaultMemory {
+	f.Detail = roundSize(int64(limit.Bytes)) + " in this host"
+	if limit.Group != "" {
+		f.Detail = fmt.Sprintf("%s, the limit of the control group %s (%s)", roundSize(int64(limit.Bytes)), limit.Group, limit.File)
+	}
+	if limit.Bytes < 2*guest.DefaultMemory {
 		f.State, f.Remedy = limited, fmt.Sprintf("use -m below the default of %v", vmm.Bytes(guest.DefaultMemory))
 	}
 	return f

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/hostmem"
 )
 
 // Room is how many VMs the tests of a user may run at a time on this machine: a file of which each running VM has
@@ -33,15 +35,14 @@ const (
 	roomBeside = 256 << 20
 )
 
-// MachineRoom returns this machine's room: three quarters of its memory, and four VMs for each CPU.
+// MachineRoom returns this machine's room: three quarters of the memory that a process like this one may have, and four VMs for each CPU.
 func MachineRoom() *Room {
 	r := &Room{
 		path:     filepath.Join(os.TempDir(), fmt.Sprintf("stile-vms-%d.lock", os.Getuid())),
 		machines: int64(vmsPerCPU * runtime.NumCPU()), units: 1, patience: roomPatience,
 	}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		r.units = max(1, int64(info.Totalram*uint64(info.Unit)/4*3/roomUnit))
+	if limit, err := hostmem.Max(); err == nil {
+		r.units = max(1, int64(limit.Bytes/4*3/roomUnit))
 	}
 	return r
 }
