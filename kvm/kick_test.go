@@ -1,6 +1,7 @@
 package kvm
 
 import (
+	"os/signal"
 	"runtime"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,21 @@ func TestKick(t *testing.T) {
 				r.quiet() // kicks, waits for the exit
 			}
 		})
+	}
+}
+
+// TestKickWhereSignalsAreIgnored is about programs that call signal.Ignore, before a vCPU runs or while it does.
+func TestKickWhereSignalsAreIgnored(t *testing.T) {
+	g := newGuest(t, false)
+	c := g.unbound(0)
+	g.longMode(c, spin)
+	signal.Ignore(kickSignal)
+	r := g.start(c, nil)
+	r.quiet()
+	signal.Ignore(kickSignal)
+	r.quiet()
+	if signal.Ignored(kickSignal) {
+		t.Error("the kick's signal is still ignored")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -124,11 +125,24 @@ func (c *VCPU) Kick() error {
 	if thread == 0 {
 		return nil // not in Run: immediate_exit ends the next KVM_RUN at its start
 	}
+	heedKicks()
 	err := syscall.Tgkill(c.pid, int(thread), kickSignal)
 	if err != nil && !errors.Is(err, syscall.ESRCH) { // the thread left Run and ended
 		return fmt.Errorf("kick vCPU %d: %w", c.id, err)
 	}
 	return nil
+}
+
+// heedKicks has the runtime handle kickSignal again where the program ignores it, as one that calls
+// signal.Ignore without arguments does: the kernel drops an ignored signal, and KVM_RUN would not
+// return. The handler stays when the channel is stopped.
+func heedKicks() {
+	if !signal.Ignored(kickSignal) {
+		return
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, kickSignal)
+	signal.Stop(c)
 }
 
 // Close frees the vCPU. Run must have returned. Further calls return the first result.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +48,8 @@ type VM struct {
 	endOnce sync.Once
 	result  Result
 
-	started time.Time // when New began
+	started   time.Time // when New began
+	freeProcs func()    // gives back what procs has for this VM
 
 	mu        sync.Mutex
 	phases    []Phase
@@ -66,22 +66,14 @@ func New(ctx context.Context, cfg Config) (*VM, error) {
 	if err := cfg.checkHost(); err != nil {
 		return nil, err
 	}
-	reserveProcs(cfg.cpus())
+	procs.reserve(cfg.cpus())
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
+	v.freeProcs = sync.OnceFunc(func() { procs.release(cfg.cpus()) })
 	v.console = newConsole(cfg.Console, linesTimed(cfg.Cmdline), v.trouble)
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
 	return v, nil
-}
-
-// reserveProcs lets devices run while all vCPUs do. A goroutine in KVM_RUN keeps one of
-// Go's processors until the runtime's monitor takes it away, which can take 10 ms: with
-// fewer processors than vCPUs a doorbell waits that long.
-func reserveProcs(cpus int) {
-	if want := cpus + 2; runtime.GOMAXPROCS(0) < want {
-		runtime.GOMAXPROCS(want)
-	}
 }
 
 // build makes the parts in the order that costs least: memory slots before the
@@ -346,6 +338,7 @@ func (v *VM) runCPUs() error {
 // Close frees everything, in the order that package kvm asks for. Run must have
 // returned or not been called. Further calls do nothing.
 func (v *VM) Close() error {
+	defer v.freeProcs()
 	var errs []error
 	for _, c := range v.cpus {
 		errs = append(errs, c.vcpu.Close())
