@@ -65,7 +65,7 @@ func (f *runFlags) runConsole() error {
 	t.restore()
 	report := control.Report()
 	report.Guest = &result
-	report.AddMachine(vm, nil)
+	report.AddMachine(vm, f.spec, nil)
 	if err := errors.Join(vm.Close(), claim.Release()); err != nil {
 		return f.fail(err)
 	}

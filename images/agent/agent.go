@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 
@@ -82,7 +83,7 @@ func (g *guest) start() (*port, error) {
 }
 
 func (g *guest) hello() *agentproto.Hello {
-	h := &agentproto.Hello{Version: agentproto.Version, Phases: g.phases, Warnings: g.warnings, Build: build()}
+	h := &agentproto.Hello{Version: agentproto.Version, Phases: g.phases, Warnings: g.warnings, Build: build(), CPUs: runtime.NumCPU()}
 	var uts unix.Utsname
 	if unix.Uname(&uts) == nil {
 		h.Kernel = unix.ByteSliceToString(uts.Release[:])

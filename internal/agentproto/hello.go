@@ -11,6 +11,8 @@ type Hello struct {
 	Version int `json:"version"`
 	// Kernel is the guest kernel's release, as uname -r prints it.
 	Kernel string `json:"kernel"`
+	// CPUs is how many CPUs the guest's kernel runs, 0 where the agent does not say.
+	CPUs int `json:"cpus,omitempty"`
 	// Build identifies the agent's binary: its module version or revision. It is for people to read.
 	Build string `json:"build,omitempty"`
 	// Phases tells when the agent reached which point, in order.

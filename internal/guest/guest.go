@@ -192,6 +192,7 @@ func (g *Guest) connect(ctx context.Context) error {
 	if err == nil {
 		g.session.Store(s)
 		g.mark("agent")
+		g.spec.noticeCPUs(s.Hello())
 		err = s.Setup(ctx, setup(g.spec, g.made))
 	}
 	if err == nil {

@@ -37,7 +37,7 @@ type Report struct {
 	// PeakRSS is the most memory that this process ever had resident, in bytes, guest
 	// RAM that was touched included.
 	PeakRSS uint64 `json:"peak_rss"`
-	// GuestRAM is what of the guest's RAM is resident at the end, in bytes.
+	// GuestRAM is what of the guest's RAM is resident at the end, in bytes, where Spec.CountRAM asks for it.
 	GuestRAM uint64 `json:"guest_ram,omitempty"`
 	// Passthrough is about devices of the host that the guest had.
 	Passthrough *vmm.Passthrough `json:"passthrough,omitempty"`
@@ -60,8 +60,8 @@ func Times(phases []vmm.Phase) []PhaseTime {
 	return out
 }
 
-// AddMachine fills in what v cost. It is to be called after v's run.
-func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
+// AddMachine fills in what v cost, the VM of s. It is to be called after v's run.
+func (r *Report) AddMachine(v *vmm.VM, s Spec, marks []vmm.Phase) {
 	phases := append(append([]vmm.Phase(nil), marks...), v.Phases()...)
 	slices.SortStableFunc(phases, func(a, b vmm.Phase) int { return a.At.Compare(b.At) })
 	r.Phases = Times(phases)
@@ -71,7 +71,9 @@ func (r *Report) AddMachine(v *vmm.VM, marks []vmm.Phase) {
 	for _, n := range stats.Exits {
 		r.ExitCount += n
 	}
-	r.GuestRAM = v.ResidentRAM()
+	if s.CountRAM {
+		r.GuestRAM = v.ResidentRAM()
+	}
 	r.Passthrough = v.Passthrough()
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &usage) == nil {
@@ -85,7 +87,7 @@ func (g *Guest) report() Report {
 	if s := g.Session(); s != nil {
 		r.Kernel = s.Hello().Kernel
 	}
-	r.AddMachine(g.vm, g.marks)
+	r.AddMachine(g.vm, g.spec, g.marks)
 	return r
 }
 

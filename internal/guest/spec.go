@@ -53,7 +53,8 @@ type Spec struct {
 	Root        string        `json:"root,omitempty"`       // RootHost, RootNone, RootURoot, a folder or a disk image
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
-	NoRNG       bool          `json:"no_rng,omitempty"` // leave out virtio-rng
+	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
+	CountRAM    bool          `json:"count_ram,omitempty"` // for Report.GuestRAM, which takes time with much RAM
 	StopOnOops  bool          `json:"stop_on_oops,omitempty"`
 	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
 	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps
@@ -130,7 +131,7 @@ func (s Spec) Validate() error {
 	if s.BootTimeout < 0 {
 		faults = append(faults, fmt.Errorf("boot timeout of %v is negative", s.BootTimeout))
 	}
-	faults = append(faults, s.validateKernel())
+	faults = append(faults, s.validateKernel(), s.validateCPUs())
 	for _, path := range s.Initramfs {
 		faults = append(faults, readable(path))
 	}

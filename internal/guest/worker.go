@@ -130,6 +130,7 @@ func (g *LabGuest) connect(ctx context.Context, s Spec, made Images, conn io.Rea
 	defer cancel()
 	var err error
 	if g.session, err = session.Dial(ctx, conn); err == nil {
+		s.noticeCPUs(g.session.Hello())
 		err = g.session.Setup(ctx, setup(s, made))
 	}
 	if err != nil && ctx.Err() != nil {

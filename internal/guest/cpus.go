@@ -1,0 +1,44 @@
+package guest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
+)
+
+// defaultKernelCPUs is the default kernel's CONFIG_NR_CPUS.
+const defaultKernelCPUs = 64
+
+// validateCPUs refuses more CPUs than the default kernel runs. Of other kernels only they know: see fewerCPUs.
+func (s Spec) validateCPUs() error {
+	if (s.Kernel == "" || s.Kernel == KernelDefault) && s.CPUs > defaultKernelCPUs {
+		return fmt.Errorf("%d CPUs: the default kernel runs at most %d; use another kernel, such as -k debian:6.12", s.CPUs, defaultKernelCPUs)
+	}
+	return nil
+}
+
+// fewerCPUs returns what the user is to know where the guest's kernel runs fewer CPUs than its machine has, and
+// nobody asked for that; else "".
+func (s Spec) fewerCPUs(h *agentproto.Hello) string {
+	wanted := max(s.CPUs, 1)
+	if h.CPUs <= 0 || h.CPUs >= wanted {
+		return ""
+	}
+	for _, word := range s.Append {
+		name, _, _ := strings.Cut(word, "=")
+		switch name {
+		case "maxcpus", "nr_cpus", "nosmp", "nolapic":
+			return ""
+		}
+	}
+	return fmt.Sprintf("the guest's kernel runs %d of its %d CPUs (its CONFIG_NR_CPUS may be too small, or a CPU did not start: stile logs tells)",
+		h.CPUs, wanted)
+}
+
+// noticeCPUs tells the user of it.
+func (s Spec) noticeCPUs(h *agentproto.Hello) {
+	if text := s.fewerCPUs(h); text != "" {
+		notice(text)
+	}
+}
