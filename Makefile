@@ -4,6 +4,7 @@
 
 GO      ?= go
 BIN     := bin/stile
+AGENT   := bin/stile-agent
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 
 export CGO_ENABLED = 0
@@ -12,8 +13,11 @@ export CGO_ENABLED = 0
 
 all: build
 
+# Guests get the agent on its own. stile takes the one beside it if it is the one that it was built with.
 build:
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/stile
+	$(GO) build -trimpath -ldflags '-s -w' -o $(AGENT) ./images/agent/cmd/stile-agent
+	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION) \
+		-X github.com/stile-vmm/stile/images.agentHash=$$(sha256sum $(AGENT) | cut -d' ' -f1)" -o $(BIN) ./cmd/stile
 
 # What a machine lacks is told by stile itself.
 deps: build

@@ -23,6 +23,8 @@ type Agent struct {
 
 // AgentOptions says where an agent may come from.
 type AgentOptions struct {
+	// Alone says that the agent has to be nothing else, so that a smaller program than this one will do.
+	Alone bool
 	// Self says that the running program calls agent.MaybeRun first in main, so that it can be the agent.
 	Self bool
 }
@@ -33,17 +35,29 @@ const (
 	// maxSelf bounds the program that is copied into every guest, in bytes.
 	maxSelf = 64 << 20
 	// agentPackage is the agent on its own.
-	agentPackage = "github.com/stile-vmm/stile/images/agent/cmd/stile-agent"
+	agentPackage = "github.com/stile-vmm/stile/images/agent/cmd/" + agentName
+	agentName    = "stile-agent"
 )
+
+// agentHash is the SHA-256 of the agent on its own that was built along with this program, in hexadecimal
+// digits. The linker sets it; without it there is none.
+var agentHash = ""
 
 // Agent finds an agent, in this order:
 //
+//   - The agent on its own that was built along with this program and installed beside it, where
+//     opts.Alone allows. A guest reads, and unpacks, a quarter of the bytes of stile's.
 //   - The running program, if it may be one and is static: nothing to build, and the two ends
 //     of the channel are the same release. It costs a few MiB of copying more than a small agent.
 //   - The agent on its own, built with the Go tool. The Go tool's own cache notices
 //     every change to its source, so it is asked each time (a quarter of a second).
 //   - The running program with its loader and libraries: it may be an agent, but it is dynamic, and there is no Go tool.
 func (c *Cache) Agent(ctx context.Context, opts AgentOptions) (*Agent, error) {
+	if opts.Alone && agentHash != "" {
+		if path := c.besideMe(ctx, agentHash); path != "" {
+			return &Agent{Path: path}, nil
+		}
+	}
 	var reasons []error
 	if opts.Self {
 		err := checkStatic(self)
@@ -69,6 +83,31 @@ func (c *Cache) Agent(ctx context.Context, opts AgentOptions) (*Agent, error) {
 	}
 	return nil, fmt.Errorf("no program can be the guest's /init (build this one with CGO_ENABLED=0, or put the Go tool into PATH): %w",
 		errors.Join(reasons...))
+}
+
+// besideMe returns the path of the agent with that hash beside the running program, or in lib/stile beside the
+// folder of that; "" where there is none.
+func (c *Cache) besideMe(ctx context.Context, hash string) string {
+	program, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	dir := filepath.Dir(program)
+	return c.agentIn(ctx, hash, dir, filepath.Join(filepath.Dir(dir), "lib", "stile"))
+}
+
+// agentIn looks for the agent with that hash in dirs. Another one, of another release, does not count.
+func (c *Cache) agentIn(ctx context.Context, hash string, dirs ...string) string {
+	for _, dir := range dirs {
+		path := filepath.Join(dir, agentName)
+		if found, err := c.HashFile(ctx, path); err == nil && found == hash {
+			return path
+		}
+	}
+	return ""
 }
 
 // checkStatic returns nil for a static program that is small enough.

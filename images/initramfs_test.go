@@ -2,6 +2,8 @@ package images
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,6 +139,25 @@ func TestBuildAgent(t *testing.T) {
 	again, err := c.Agent(t.Context(), AgentOptions{})
 	if err != nil || again.Path != a.Path {
 		t.Errorf("the second time: %v, %v", again, err)
+	}
+}
+
+// TestAgentBeside is about the agent that was installed beside stile: only the one that was built with it counts.
+func TestAgentBeside(t *testing.T) {
+	c := openTest(t)
+	there, other, none := t.TempDir(), t.TempDir(), t.TempDir()
+	content := []byte("an agent")
+	for dir, text := range map[string][]byte{there: content, other: []byte("another")} {
+		if err := os.WriteFile(filepath.Join(dir, "stile-agent"), text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hash := fmt.Sprintf("%x", sha256.Sum256(content))
+	if got := c.agentIn(t.Context(), hash, none, other, there); got != filepath.Join(there, "stile-agent") {
+		t.Errorf("found %q", got)
+	}
+	if got := c.agentIn(t.Context(), hash, none, other); got != "" {
+		t.Errorf("took %q, of another release", got)
 	}
 }
 

@@ -23,14 +23,13 @@ const (
 	gasIO           = 1      // address space of a generic address structure
 	accessByte      = 1
 	accessWord      = 2
-	accessDword     = 3
 	pm1EventLen     = 4
 	pm1ControlLen   = 2
-	pmTimerLen      = 4
 	hypervisorIDOff = 268
 )
 
-// fadt returns the fixed ACPI description table (ACPI 5.2.9).
+// fadt returns the fixed ACPI description table (ACPI 5.2.9). It has no power management timer, which is
+// optional: each read is an exit, and guests have KVM's clock.
 func fadt(c Config, facs, dsdt uint64) []byte {
 	var t [fadtSize]byte // offsets below are the specification's, from the header on
 	le := binary.LittleEndian
@@ -39,8 +38,7 @@ func fadt(c Config, facs, dsdt uint64) []byte {
 	le.PutUint16(t[46:], layout.GSISCI)
 	le.PutUint32(t[56:], layout.PortPM1Event)
 	le.PutUint32(t[64:], layout.PortPM1Control)
-	le.PutUint32(t[76:], layout.PortPMTimer)
-	t[88], t[89], t[91] = pm1EventLen, pm1ControlLen, pmTimerLen
+	t[88], t[89] = pm1EventLen, pm1ControlLen
 	le.PutUint16(t[96:], noCState)
 	le.PutUint16(t[98:], noCState)
 	le.PutUint16(t[109:], bootArch(c))
@@ -51,7 +49,6 @@ func fadt(c Config, facs, dsdt uint64) []byte {
 	le.PutUint64(t[140:], dsdt)
 	gas(t[148:], layout.PortPM1Event, pm1EventLen, accessWord)
 	gas(t[172:], layout.PortPM1Control, pm1ControlLen, accessWord)
-	gas(t[208:], layout.PortPMTimer, pmTimerLen, accessDword)
 	copy(t[hypervisorIDOff:], "stile")
 	return table("FACP", fadtRevision, t[headerSize:])
 }

@@ -152,18 +152,6 @@ func TestPowerButton(t *testing.T) {
 	step(false, "reset")
 }
 
-func TestPMTimer(t *testing.T) {
-	p := newPC(t)
-	p.PM.start = time.Now().Add(-20 * time.Minute) // 4,295,454,000 ticks: the 32 bits have wrapped
-	a := p.in(layout.PortPMTimer, 4)
-	if a < 486704 || a > 486704+60*pmFrequency {
-		t.Errorf("timer %d after 20 minutes, want a bit more than 486704", a)
-	}
-	if b := p.in(layout.PortPMTimer, 4); b-a > 60*pmFrequency {
-		t.Errorf("timer went from %d to %d", a, b)
-	}
-}
-
 func TestUARTProbe(t *testing.T) {
 	p := newPC(t)
 	p.setUART(uartScratch, 0xa5)
@@ -361,12 +349,3 @@ func BenchmarkUARTWrite(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
-
-func BenchmarkPMTimer(b *testing.B) {
-	m := NewPM(nil, nil)
-	p := make([]byte, 4)
-	b.ReportAllocs()
-	for b.Loop() {
-		m.Read(pmTimer, p)
-	}
-}

@@ -1,9 +1,7 @@
 package legacy
 
 import (
-	"math/bits"
 	"sync"
-	"time"
 
 	"github.com/stile-vmm/stile/devices/irq"
 	"github.com/stile-vmm/stile/internal/layout"
@@ -14,7 +12,6 @@ const (
 	pmStatus  = layout.PortPM1Event - layout.PortPMBlock
 	pmEnable  = pmStatus + 2
 	pmControl = layout.PortPM1Control - layout.PortPMBlock
-	pmTimer   = layout.PortPMTimer - layout.PortPMBlock
 	pmReset   = layout.PortReset - layout.PortPMBlock
 
 	pmPowerButton = 1 << 8 // of status and enable
@@ -23,17 +20,13 @@ const (
 	pmSleepEnable = 1 << 13 // of control, reads as 0
 	pmSleepShift  = 10
 	pmSleepMask   = 7
-
-	// pmFrequency is the timer's, in Hz. It has 32 bits (FADT's TMR_VAL_EXT).
-	pmFrequency = 3579545
 )
 
-// PM is ACPI's fixed hardware: PM1 event and control, the timer, and the reset register.
+// PM is ACPI's fixed hardware: PM1 event and control, and the reset register.
 // There is no SMI command: the machine is in ACPI mode from the start.
 type PM struct {
 	sci    irq.Line
 	notify Notify
-	start  time.Time
 
 	mu      sync.Mutex
 	status  uint16
@@ -44,7 +37,7 @@ type PM struct {
 
 // NewPM makes the block with its interrupt line.
 func NewPM(sci irq.Line, notify Notify) *PM {
-	return &PM{sci: sci, notify: notify, start: time.Now(), control: pmSCIEnable}
+	return &PM{sci: sci, notify: notify, control: pmSCIEnable}
 }
 
 // PressPowerButton asks the guest to shut down.
@@ -55,7 +48,7 @@ func (m *PM) PressPowerButton() error {
 	return m.drive()
 }
 
-// Reset clears events and their enables. The timer runs on.
+// Reset clears events and their enables.
 func (m *PM) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,13 +60,12 @@ func (m *PM) Reset() {
 func (m *PM) Read(off uint64, p []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	timer := m.ticks()
 	for i := range p {
-		p[i] = m.readByte(off+uint64(i), timer)
+		p[i] = m.readByte(off + uint64(i))
 	}
 }
 
-func (m *PM) readByte(off uint64, timer uint32) byte {
+func (m *PM) readByte(off uint64) byte {
 	switch off {
 	case pmStatus, pmStatus + 1:
 		return byte(m.status >> (8 * (off - pmStatus)))
@@ -81,17 +73,8 @@ func (m *PM) readByte(off uint64, timer uint32) byte {
 		return byte(m.enable >> (8 * (off - pmEnable)))
 	case pmControl, pmControl + 1:
 		return byte(m.control >> (8 * (off - pmControl)))
-	case pmTimer, pmTimer + 1, pmTimer + 2, pmTimer + 3:
-		return byte(timer >> (8 * (off - pmTimer)))
 	}
 	return 0
-}
-
-// ticks returns the timer: 3.579545 MHz since the start.
-func (m *PM) ticks() uint32 {
-	hi, lo := bits.Mul64(uint64(time.Since(m.start)), pmFrequency)
-	q, _ := bits.Div64(hi, lo, uint64(time.Second)) // hi < 1 s: the product is below 2^63 × 2^22
-	return uint32(q)
 }
 
 // Write sets the registers at off. Status bits are cleared by writing 1.

@@ -71,7 +71,7 @@ func release(k *distro.Kernel) string {
 }
 
 func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec, modules string) (string, error) {
-	a, err := cache.Agent(ctx, images.AgentOptions{Self: true})
+	a, err := cache.Agent(ctx, images.AgentOptions{Self: true, Alone: true})
 	if err != nil {
 		return "", err
 	}

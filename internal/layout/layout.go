@@ -65,7 +65,6 @@ const (
 	PortPVPanic    = 0x505
 	PortPM1Event   = 0x600 // 4 bytes: status, enable
 	PortPM1Control = 0x604 // 2 bytes
-	PortPMTimer    = 0x608 // 4 bytes
 	PortReset      = 0x610 // 1 byte: FADT's reset register
 	PortPMBlock    = 0x600
 	PortPMBlockLen = 0x20
