@@ -136,6 +136,9 @@ func newVCPU(t *testing.T, mem *guestmem.Memory, e boot.Entry) *kvm.VCPU {
 	c, err := vm.CreateVCPU(0)
 	check(t, err)
 	t.Cleanup(func() { check(t, c.Close()) })
+	supported, err := system.SupportedCPUID()
+	check(t, err)
+	check(t, c.SetCPUID(kvm.GuestCPUID(supported, kvm.CPUIDOptions{})))
 	s, err := c.Sregs()
 	check(t, err)
 	s.CR0, s.CR3, s.CR4, s.EFER = e.CR0, e.CR3, e.CR4, e.EFER

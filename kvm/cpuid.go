@@ -32,7 +32,8 @@ func (s *System) SupportedCPUID() ([]CPUIDEntry, error) {
 	return nil, fmt.Errorf("get supported CPUID: more than %d entries", maxCPUIDEntries)
 }
 
-// SetCPUID sets what the guest sees. It must come before the vCPU first runs.
+// SetCPUID sets what the guest sees. It comes before all other state, which KVM compares with
+// it, and before the vCPU first runs.
 //
 // It also sets XCR0 to all components that entries offer, where a CPU after reset has
 // x87 only. A guest sets XCR0 before it uses it, so on most hosts this changes nothing. But
@@ -43,6 +44,7 @@ func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 	if _, err := sys.IoctlBytes(c.fd, uapi.SetCPUID2, list(entries)); err != nil {
 		return fmt.Errorf("set %d CPUID entries of vCPU %d: %w", len(entries), c.id, err)
 	}
+	c.described = true
 	xcr0 := initialXCR0(entries)
 	if xcr0 == 0 {
 		return nil

@@ -1,7 +1,9 @@
 package kvm
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stile-vmm/stile/internal/testenv"
@@ -181,4 +183,30 @@ func TestPhysicalBits(t *testing.T) {
 	if n := PhysicalBits(nil); n != defaultPhysicalBits {
 		t.Errorf("%d bits without the leaf", n)
 	}
+}
+
+// TestCPUIDComesFirst holds callers to the order that current kernels demand, also where the
+// kernel under the test is older and takes any.
+func TestCPUIDComesFirst(t *testing.T) {
+	g := newGuest(t, true)
+	parts, err := g.sys.StateParts()
+	check(t, err)
+	state, err := g.unbound(0).Save(parts)
+	check(t, err)
+	c := g.blank(1)
+	s, err := c.Sregs()
+	check(t, err)
+	enterLongMode(s, g.ram)
+	for name, call := range map[string]func() error{
+		"system registers": func() error { return c.SetSregs(s) },
+		"state":            func() error { return c.Restore(state) },
+	} {
+		if err := call(); !errors.Is(err, ErrNoCPUID) || !strings.Contains(err.Error(), "vCPU 1") {
+			t.Errorf("%s: %v, want ErrNoCPUID and the vCPU", name, err)
+		}
+	}
+	supported, err := g.sys.SupportedCPUID()
+	check(t, err)
+	check(t, c.SetCPUID(GuestCPUID(supported, CPUIDOptions{VCPU: 1, VCPUs: 2})))
+	check(t, c.SetSregs(s))
 }

@@ -91,7 +91,7 @@ func newGuest(t testing.TB, irqchip bool) *guest {
 	return &guest{t: t, sys: s, vm: vm, ram: ram.Bytes()}
 }
 
-// vcpu makes a vCPU that is bound to the test's goroutine and closed at the end.
+// vcpu makes a vCPU with CPUID that is bound to the test's goroutine and closed at the end.
 func (g *guest) vcpu(id int) *VCPU {
 	g.t.Helper()
 	c := g.unbound(id)
@@ -100,7 +100,18 @@ func (g *guest) vcpu(id int) *VCPU {
 	return c
 }
 
+// unbound makes a vCPU with CPUID; the test may set another one.
 func (g *guest) unbound(id int) *VCPU {
+	g.t.Helper()
+	c := g.blank(id)
+	supported, err := g.sys.SupportedCPUID()
+	check(g.t, err)
+	check(g.t, c.SetCPUID(GuestCPUID(supported, CPUIDOptions{VCPU: id, VCPUs: id + 1})))
+	return c
+}
+
+// blank makes a vCPU as KVM does, which has no CPUID.
+func (g *guest) blank(id int) *VCPU {
 	g.t.Helper()
 	c, err := g.vm.CreateVCPU(id)
 	check(g.t, err)

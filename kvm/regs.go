@@ -57,8 +57,15 @@ func (c *VCPU) SetRegs(v *Regs) error { return set(c, uapi.SetRegs, "registers",
 // Sregs returns segments, control registers, EFER and the APIC base.
 func (c *VCPU) Sregs() (*Sregs, error) { return get[Sregs](c, uapi.GetSregs, "system registers") }
 
-// SetSregs sets segments, control registers, EFER and the APIC base.
-func (c *VCPU) SetSregs(v *Sregs) error { return set(c, uapi.SetSregs, "system registers", v) }
+// SetSregs sets segments, control registers, EFER and the APIC base. SetCPUID must come
+// first, whatever the registers: KVM compares them with what the guest's CPU can do, bits of
+// CR4 long since and EFER since Linux 7.2, and a CPU without CPUID has no long mode.
+func (c *VCPU) SetSregs(v *Sregs) error {
+	if !c.described {
+		return fmt.Errorf("set system registers of vCPU %d: %w", c.id, ErrNoCPUID)
+	}
+	return set(c, uapi.SetSregs, "system registers", v)
+}
 
 // FPU returns x87 and SSE state. KVM may lose MXCSR here; XSave has it.
 func (c *VCPU) FPU() (*FPU, error) { return get[FPU](c, uapi.GetFPU, "FPU") }

@@ -119,10 +119,13 @@ func (c *VCPU) Save(p *StateParts) (*CPUState, error) {
 	return s, nil
 }
 
-// Restore puts a state back that Save returned. The vCPU is not running, and its last exit is
-// completed. The time-stamp counter runs on, in step with those of other vCPUs, as a guest
+// Restore puts a state back that Save returned. The vCPU has the CPUID that it had then, is not
+// running, and its last exit is completed. The time-stamp counter runs on, in step with those of other vCPUs, as a guest
 // finds it at its first boot.
 func (c *VCPU) Restore(s *CPUState) error {
+	if !c.described {
+		return fmt.Errorf("restore the state of vCPU %d: %w", c.id, ErrNoCPUID)
+	}
 	if _, err := c.MPState(); err != nil {
 		return err
 	}

@@ -76,6 +76,13 @@ func (s *System) probe() (Speed, error) {
 	defer c.Close()
 	c.Bind()
 	defer c.Unbind()
+	supported, err := s.SupportedCPUID()
+	if err != nil {
+		return Speed{}, err
+	}
+	if err := c.SetCPUID(GuestCPUID(supported, CPUIDOptions{})); err != nil {
+		return Speed{}, err
+	}
 	sregs, err := c.Sregs()
 	if err != nil {
 		return Speed{}, err

@@ -30,6 +30,8 @@ type VCPU struct {
 	run  *uapi.Run    // start of page
 	pid  int
 
+	described bool // SetCPUID has succeeded
+
 	bound  int          // thread of Bind, 0 outside
 	thread atomic.Int64 // thread that is in Run, 0 outside
 	kicked atomic.Bool  // Kick was called and Run has not reported it
@@ -38,9 +40,12 @@ type VCPU struct {
 	closed bool       // page is unmapped
 }
 
+// ErrNoCPUID is wrapped by the error of a call that needs SetCPUID first.
+var ErrNoCPUID = errors.New("the vCPU has no CPUID: call SetCPUID first")
+
 // CreateVCPU makes vCPU id, which is also its APIC ID. Its state is that of a CPU after
-// reset; with an irqchip all but vCPU 0 wait for INIT and SIPI. The caller closes it
-// before the VM.
+// reset; with an irqchip all but vCPU 0 wait for INIT and SIPI. SetCPUID comes next. The
+// caller closes the vCPU before the VM.
 func (vm *VM) CreateVCPU(id int) (*VCPU, error) {
 	n, err := vm.fd.Ioctl(uapi.CreateVCPU, uintptr(id))
 	if err != nil {

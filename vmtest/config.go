@@ -59,6 +59,14 @@ func (c Config) spec() guest.Spec {
 
 func (c Config) lab() guest.LabSpec { return guest.LabSpec{Topology: c.Topology, Kernel: c.LabKernel} }
 
+// where says where VMs of c run. Each thing that the user is to hear of that is said once.
+func (c Config) where() guest.Anywhere {
+	return guest.Anywhere{
+		On: os.Getenv(envOn), Lab: c.lab(), Progress: os.Stderr,
+		Notice: func(text string) { shared.notice(os.Stderr, text) },
+	}
+}
+
 // viewsHost reports whether the guest sees this host's files at their paths.
 func (c Config) viewsHost() bool { return c.Root == "" || c.Root == guest.RootHost }
 

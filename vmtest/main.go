@@ -53,7 +53,7 @@ func (c Config) runMain() (int, error) {
 	if err != nil {
 		return guest.ExitSetup, err
 	}
-	return testrun.InVM(c.spec(), guest.Anywhere{On: os.Getenv(envOn), Lab: c.lab(), Progress: os.Stderr}, &testrun.Command{
+	return testrun.InVM(c.spec(), c.where(), &testrun.Command{
 		Path: self, Args: os.Args[1:], Dir: dir,
 	})
 }

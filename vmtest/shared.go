@@ -3,6 +3,7 @@ package vmtest
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 )
@@ -45,10 +46,11 @@ type sharedVM struct {
 	err   error
 }
 
-// registry knows the VMs that are shared in this process.
+// registry knows the VMs that are shared in this process, and what this process has told its user.
 type registry struct {
-	mu  sync.Mutex
-	vms map[string]*sharedVM
+	mu   sync.Mutex
+	vms  map[string]*sharedVM
+	told map[string]bool
 }
 
 // shared lasts as long as the process: VMs in it outlive each of the tests that use them.
@@ -121,4 +123,18 @@ func (r *registry) endIdle() bool {
 	}
 	_ = idle.vm.Close() // nobody is left who could be told
 	return true
+}
+
+// notice tells the user text, the first time.
+func (r *registry) notice(w io.Writer, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told[text] {
+		return
+	}
+	if r.told == nil {
+		r.told = make(map[string]bool)
+	}
+	r.told[text] = true
+	fmt.Fprintln(w, "vmtest:", text)
 }

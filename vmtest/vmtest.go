@@ -108,7 +108,7 @@ func start(ctx context.Context, name string, c Config) (*VM, error) {
 	}
 	spec := c.spec()
 	spec.Command = []string{name}
-	g, err := testrun.Start(ctx, spec, guest.Anywhere{On: os.Getenv(envOn), Lab: c.lab(), Progress: os.Stderr}, shared.endIdle)
+	g, err := testrun.Start(ctx, spec, c.where(), shared.endIdle)
 	if err != nil {
 		return nil, err
 	}

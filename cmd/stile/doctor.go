@@ -15,8 +15,10 @@ import (
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/images/kbuild"
+	"github.com/stile-vmm/stile/internal/feature"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/hostmem"
+	"github.com/stile-vmm/stile/kvm"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -114,10 +116,10 @@ func printPackages(findings []finding) {
 // examine looks at this host.
 func examine(ctx context.Context) []finding {
 	host := hostFiles{os.DirFS("/")}
-	kvm, usable := examineKVM()
+	onCPU, usable := examineKVM()
 	findings := append([]finding{
 		host.examineHost(),
-		kvm,
+		onCPU,
 		host.examineNesting(),
 		examineQEMU(ctx, usable),
 		examineLabState(usable),
@@ -134,16 +136,23 @@ func examine(ctx context.Context) []finding {
 
 // examineKVM also reports whether VMs run on this host's KVM.
 func examineKVM() (finding, bool) {
+	return describeKVM(guest.Speed())
+}
+
+func describeKVM(speed kvm.Speed, err error) (finding, bool) {
 	f := finding{Name: "kvm", State: good}
-	speed, err := guest.Speed()
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		f.State, f.Detail, f.Remedy = missing, err.Error(), "use /dev/kvm as told, or run with --on lab"
 		return f, false
-	case err != nil:
+	case errors.Is(err, feature.ErrNotSupported):
 		f.State, f.Detail = limited, err.Error()
 		f.Remedy = "VMs run in the lab, a nested host under emulation, some 20 times slower"
 		return f, false
+	case err != nil:
+		f.State, f.Detail = limited, fmt.Sprintf("a test of %s failed: %v", kvm.Device, err)
+		f.Remedy = "VMs run on this KVM all the same; where they do not, use --on lab, some 20 times slower"
+		return f, true
 	case !speed.RunsLinux():
 		f.State, f.Detail = limited, "/dev/kvm "+speed.String()+", too slow to boot Linux"
 		f.Remedy = "VMs run in the lab, a nested host under emulation; on a cloud machine, choose a kind with nested virtualisation"

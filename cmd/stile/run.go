@@ -161,14 +161,14 @@ func (f *runFlags) run() error {
 	if err := f.validate(); err != nil {
 		return f.fail(err)
 	}
-	place, reason, err := guest.Choose(f.on)
+	place, notice, err := guest.Choose(f.on)
 	if err != nil {
 		return f.fail(err)
 	}
+	if notice != "" {
+		fmt.Fprintln(os.Stderr, "stile:", notice)
+	}
 	if place == guest.InLab {
-		if reason != "" {
-			fmt.Fprintf(os.Stderr, "stile: running in the lab, a nested host under emulation: %s\n", reason)
-		}
 		return f.runInLab()
 	}
 	if f.dryRun {

@@ -237,6 +237,7 @@ func (f *testFlags) exec(args []string) error {
 		return err
 	}
 	f.where.Progress = os.Stderr
+	f.where.Notice = func(text string) { fmt.Fprintln(os.Stderr, "stile:", text) }
 	status, err := testrun.InVM(f.spec, f.where, &testrun.Command{Path: binary, Args: args[1:], Dir: dir})
 	if lacking := (*guest.UnavailableError)(nil); errors.As(err, &lacking) {
 		return fmt.Errorf("no VM can run here: %w; stile doctor tells more", err)

@@ -21,6 +21,9 @@ type Anywhere struct {
 	Lab LabSpec
 	// Progress gets a line when something takes long.
 	Progress io.Writer
+	// Notice gets the reason why auto runs guests on this host although its KVM could not be
+	// measured, at each Start; nil if nobody is to hear it.
+	Notice func(text string)
 }
 
 // UnavailableError says that no VM can run here, with the reason.
@@ -47,11 +50,14 @@ func Start(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 	if err := errors.Join(s.Validate(), CheckPlace(o.On)); err != nil {
 		return nil, err
 	}
-	place, _, err := Choose(o.On)
+	place, notice, err := Choose(o.On)
 	if err != nil {
 		return nil, &UnavailableError{err}
 	}
 	if place == OnHost {
+		if notice != "" && o.Notice != nil {
+			o.Notice(notice)
+		}
 		return startHere(ctx, s, o)
 	}
 	return startInLab(ctx, s, o)

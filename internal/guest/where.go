@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/internal/feature"
 	"github.com/stile-vmm/stile/kvm"
 )
 
@@ -26,9 +27,10 @@ const (
 	InLab                   // in a nested host under emulation
 )
 
-// Choose decides where VMs run. on is auto, host or lab; reason says why auto chose the
-// lab. An error says why the choice can't be had.
-func Choose(on string) (place Place, reason string, err error) {
+// Choose decides where VMs run. on is auto, host or lab. notice tells the user what auto did
+// that he may not expect, "" if nothing: VMs run in the lab, or on this host although its KVM
+// could not be measured. An error says why the choice can't be had.
+func Choose(on string) (place Place, notice string, err error) {
 	if err := CheckPlace(on); err != nil {
 		return 0, "", err
 	}
@@ -41,14 +43,23 @@ func Choose(on string) (place Place, reason string, err error) {
 	if Nested() {
 		return OnHost, "", nil
 	}
-	speed, err := Speed()
+	return choose(Speed())
+}
+
+// choose decides by what Speed returned. Only a KVM that is missing, or too slow for Linux,
+// leads to the lab. Any other failure says nothing of how fast guests run: they run here, where
+// they either work or tell what is wrong.
+func choose(speed kvm.Speed, err error) (place Place, notice string, _ error) {
+	const lab = "running in the lab, a nested host under emulation: "
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return 0, "", fmt.Errorf("%w; --on lab runs without it", err)
+	case errors.Is(err, feature.ErrNotSupported):
+		return InLab, lab + err.Error(), nil
 	case err != nil:
-		return InLab, err.Error(), nil
+		return OnHost, fmt.Sprintf("running on this host's KVM although a test of it failed: %v; if the guest does not run, use --on lab", err), nil
 	case !speed.RunsLinux():
-		return InLab, "KVM here " + speed.String(), nil
+		return InLab, lab + "KVM here " + speed.String(), nil
 	}
 	return OnHost, "", nil
 }
@@ -70,7 +81,9 @@ type savedSpeed struct {
 	Speed kvm.Speed `json:"speed"`
 }
 
-// Speed returns what this host's KVM is, measured once per boot of the host.
+// Speed returns what this host's KVM is, measured once per boot of the host. The error wraps
+// feature.ErrNotSupported where there is no KVM that stile can use, and fs.ErrPermission where this
+// user may not use it; any other one leaves open what KVM can do.
 func Speed() (kvm.Speed, error) {
 	system, err := kvm.Open()
 	if err != nil {
