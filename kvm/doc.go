@@ -23,6 +23,9 @@
 // is an interrupt controller or an I/O bus, each slot change may wait for a grace period of
 // the kernel: 7 to 8 ms instead of 0.1 on some hosts.
 //
+// A vCPU gets SetCPUID before any other state. Prepare may come once all is made, on the thread on
+// which the vCPU is to run; where it fails with ErrFirstRun, the whole VM is made anew.
+//
 // # Concurrency
 //
 // Methods of System, VM and Routing may be called concurrently. A VCPU belongs to one

@@ -77,7 +77,11 @@ func newSystem(t testing.TB) *System {
 // newGuest makes a VM with RAM and, if asked, interrupt controllers.
 func newGuest(t testing.TB, irqchip bool) *guest {
 	t.Helper()
-	s := newSystem(t)
+	return newGuestOn(t, newSystem(t), irqchip)
+}
+
+func newGuestOn(t testing.TB, s *System, irqchip bool) *guest {
+	t.Helper()
 	ram, err := sys.MapAnonymous(guestRAM)
 	check(t, err)
 	t.Cleanup(func() { check(t, ram.Close()) })

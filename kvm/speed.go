@@ -1,6 +1,7 @@
 package kvm
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,6 +50,9 @@ const (
 // takes 1 to 30 ms. It asks the CPU, because names (CPUID's, the module's) do not tell.
 func (s *System) MeasureSpeed() (Speed, error) {
 	speed, err := s.probe()
+	if errors.Is(err, ErrFirstRun) {
+		speed, err = s.probe()
+	}
 	if err != nil {
 		return Speed{}, fmt.Errorf("measure the speed of KVM: %w", err)
 	}

@@ -21,7 +21,8 @@ type Capability = uapi.Capability
 // System is /dev/kvm.
 type System struct {
 	fd       *sys.FD
-	pageSize int // bytes of the area shared with the kernel per vCPU
+	pageSize int               // bytes of the area shared with the kernel per vCPU
+	enter    func(*VCPU) error // KVM_RUN, another one in tests
 }
 
 // Device is the path of KVM's device node.
@@ -43,7 +44,7 @@ func open(path, cpuinfo string) (*System, error) {
 	default:
 		return nil, err
 	}
-	s := &System{fd: fd}
+	s := &System{fd: fd, enter: enterGuest}
 	if err := s.init(); err != nil {
 		fd.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -140,7 +141,7 @@ func (s *System) CreateVM() (*VM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create VM: %w", err)
 	}
-	vm := &VM{fd: sys.NewFD(fd, "kvm vm"), pageSize: s.pageSize}
+	vm := &VM{fd: sys.NewFD(fd, "kvm vm"), pageSize: s.pageSize, enter: s.enter}
 	vm.routing = newRouting(vm)
 	return vm, nil
 }

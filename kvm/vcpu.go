@@ -24,11 +24,13 @@ const kickSignal = syscall.SIGURG
 // Kick may be called by others. Register access is for that goroutine, or for any while
 // nothing runs.
 type VCPU struct {
-	id   int
-	fd   *sys.FD
-	page *sys.Mapping // struct kvm_run and what its offsets point to
-	run  *uapi.Run    // start of page
-	pid  int
+	id    int
+	vm    *VM
+	fd    *sys.FD
+	enter func(*VCPU) error // KVM_RUN
+	page  *sys.Mapping      // struct kvm_run and what its offsets point to
+	run   *uapi.Run         // start of page
+	pid   int
 
 	described bool // SetCPUID has succeeded
 
@@ -57,7 +59,7 @@ func (vm *VM) CreateVCPU(id int) (*VCPU, error) {
 		fd.Close()
 		return nil, fmt.Errorf("vCPU %d: %w", id, err)
 	}
-	return &VCPU{id: id, fd: fd, page: page, run: runPage(page), pid: os.Getpid()}, nil
+	return &VCPU{id: id, vm: vm, fd: fd, enter: vm.enter, page: page, run: runPage(page), pid: os.Getpid()}, nil
 }
 
 // ID returns the number given at creation.
@@ -88,10 +90,13 @@ func (c *VCPU) Run() (Exit, error) {
 	if c.bound == 0 {
 		return Exit{}, fmt.Errorf("run vCPU %d: not bound to a thread", c.id)
 	}
+	if err := c.Prepare(); err != nil {
+		return Exit{}, err
+	}
 	c.thread.Store(int64(c.bound))
 	defer c.thread.Store(0)
 	for {
-		_, err := c.fd.Ioctl(uapi.RunVCPU, 0)
+		err := c.enter(c)
 		switch err {
 		case nil:
 			return Exit{Reason: Reason(c.run.ExitReason), vcpu: c}, nil

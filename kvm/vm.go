@@ -12,6 +12,8 @@ type VM struct {
 	fd       *sys.FD
 	pageSize int
 	routing  *Routing
+	enter    func(*VCPU) error // of its vCPUs
+	first    firstRun
 }
 
 // CheckExtension returns what KVM says about c for this VM, 0 if it lacks it.

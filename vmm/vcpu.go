@@ -18,6 +18,44 @@ type cpu struct {
 	stop  func() bool  // whether vCPUs are to return
 	reset func() bool  // whether that is because of a reset, after which they go on
 	exits exitCounts
+
+	work chan func() // for the vCPU's thread, which ends when it is closed
+	over chan struct{}
+}
+
+// newCPU gives the vCPU its thread, on which it stays, through resets too: KVM waits for a grace period
+// of the kernel when a vCPU changes its thread.
+func (v *VM) newCPU(vcpu *kvm.VCPU) *cpu {
+	c := &cpu{
+		vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.halted, reset: v.resetting.Load,
+		work: make(chan func()), over: make(chan struct{}),
+	}
+	go func() {
+		defer close(c.over)
+		vcpu.Bind()
+		defer vcpu.Unbind()
+		for do := range c.work {
+			do()
+		}
+	}()
+	return c
+}
+
+// prepare lets KVM make the VM ready to run.
+func (c *cpu) prepare() error {
+	result := make(chan error)
+	c.work <- func() { result <- c.vcpu.Prepare() }
+	return <-result
+}
+
+// close ends the thread and frees the vCPU. Further calls do nothing.
+func (c *cpu) close() error {
+	if c.work != nil {
+		close(c.work)
+		<-c.over
+		c.work = nil
+	}
+	return c.vcpu.Close()
 }
 
 // exitCounts counts exits by reason. KVM's reasons are small numbers; others share the
@@ -26,10 +64,8 @@ type exitCounts [48]atomic.Uint64
 
 func (e *exitCounts) add(r kvm.Reason) { e[min(int(r), len(e)-1)].Add(1) }
 
-// run runs the guest until the VM is to stop or this vCPU ends it.
+// run runs the guest, on the vCPU's thread, until the VM is to stop or this vCPU ends it.
 func (c *cpu) run() {
-	c.vcpu.Bind()
-	defer c.vcpu.Unbind()
 	for !c.stop() {
 		exit, err := c.vcpu.Run()
 		if err != nil {

@@ -66,6 +66,19 @@ func New(ctx context.Context, cfg Config) (*VM, error) {
 	if err := cfg.checkHost(); err != nil {
 		return nil, err
 	}
+	return twice(func() (*VM, error) { return newVM(ctx, cfg) })
+}
+
+// twice makes a VM anew, once, where KVM could not prepare the first one to run.
+func twice(build func() (*VM, error)) (*VM, error) {
+	v, err := build()
+	if errors.Is(err, kvm.ErrFirstRun) {
+		return build()
+	}
+	return v, err
+}
+
+func newVM(ctx context.Context, cfg Config) (*VM, error) {
 	procs.reserve(cfg.cpus())
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
 	v.freeProcs = sync.OnceFunc(func() { procs.release(cfg.cpus()) })
@@ -236,7 +249,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 		if err != nil {
 			return err
 		}
-		v.cpus = append(v.cpus, &cpu{vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.halted, reset: v.resetting.Load})
+		v.cpus = append(v.cpus, v.newCPU(vcpu))
 		if err := vcpu.SetHostTSCKHz(); err != nil {
 			return err
 		}
@@ -250,7 +263,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 			return err
 		}
 	}
-	return nil
+	return v.cpus[0].prepare()
 }
 
 // Agent returns the host's end of the agent's port: what is written arrives in the
@@ -321,7 +334,11 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 func (v *VM) runCPUs() error {
 	var running sync.WaitGroup
 	for _, c := range v.cpus {
-		running.Go(c.run)
+		running.Add(1)
+		c.work <- func() {
+			defer running.Done()
+			c.run()
+		}
 	}
 	select {
 	case <-v.ended:
@@ -341,7 +358,7 @@ func (v *VM) Close() error {
 	defer v.freeProcs()
 	var errs []error
 	for _, c := range v.cpus {
-		errs = append(errs, c.vcpu.Close())
+		errs = append(errs, c.close())
 	}
 	if v.devices != nil {
 		errs = append(errs, v.host.quiet(), v.devices.close())

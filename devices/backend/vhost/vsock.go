@@ -63,7 +63,12 @@ func OpenVsock(cid uint64) (v *Vsock, err error) {
 			v = nil
 		}
 	}()
-	if _, err := fd.Ioctl(uapi.SetOwner, 0); err != nil {
+	// The kernel makes a thread for it, and fails with ENOMEM if a signal is pending.
+	err = sys.WithoutSignals(func() error {
+		_, err := fd.Ioctl(uapi.SetOwner, 0)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("vsock: VHOST_SET_OWNER: %w", err)
 	}
 	if _, err := sys.IoctlPtr(fd, uapi.GetFeatures, &v.features); err != nil {
