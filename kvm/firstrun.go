@@ -22,12 +22,6 @@ type firstRun struct {
 	done atomic.Bool
 }
 
-// enterGuest is KVM_RUN.
-func enterGuest(c *VCPU) error {
-	_, err := c.fd.Ioctl(uapi.RunVCPU, 0)
-	return err
-}
-
 // Prepare lets KVM do what it puts off until a VM's first KVM_RUN, without running the guest. Run does
 // it where it was not done. The vCPU is bound, and best goes on on this thread: KVM waits for a
 // grace period of the kernel when a vCPU changes its thread.
@@ -50,7 +44,7 @@ func (c *VCPU) Prepare() error {
 		return nil
 	}
 	c.setImmediateExit(true)
-	err := sys.WithoutSignals(func() error { return c.enter(c) })
+	err := sys.WithoutSignals(func() error { return c.vm.kernel.enter(c) })
 	c.setImmediateExit(false)
 	if c.kicked.Load() { // meanwhile, or before
 		c.setImmediateExit(true)

@@ -12,6 +12,7 @@ import (
 // spoiltKVM is a KVM that never runs a VM whose first KVM_RUN could have met a signal, as some
 // kernels' does. The entries that it lets pass go to the real one.
 type spoiltKVM struct {
+	linux
 	mu      sync.Mutex
 	vms     map[*VM]error // what each returns
 	refuses int           // so many VMs are spoilt whatever they do
@@ -21,7 +22,7 @@ func (k *spoiltKVM) enter(c *VCPU) error {
 	if err := k.verdict(c.vm); err != nil {
 		return err
 	}
-	return enterGuest(c)
+	return k.linux.enter(c)
 }
 
 func (k *spoiltKVM) verdict(vm *VM) error {
@@ -53,7 +54,7 @@ func (k *spoiltKVM) first() error {
 func newSpoilt(t *testing.T, refuses int) (*System, *spoiltKVM) {
 	s := newSystem(t)
 	k := &spoiltKVM{vms: make(map[*VM]error), refuses: refuses}
-	s.enter = k.enter
+	s.kernel = k
 	return s, k
 }
 

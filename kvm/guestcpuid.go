@@ -15,6 +15,9 @@ type CPUIDOptions struct {
 	TSCDeadline bool
 	// HideAsyncPF hides asynchronous page faults. Nested guests have hung with them.
 	HideAsyncPF bool
+	// HidePMU hides the performance counters. KVM demands it of no VM, but a guest would find
+	// counters that do not count (VM.LacksPMU).
+	HidePMU bool
 }
 
 // CPUID leaves, and bits in them by number (Intel SDM 2A, CPUID; AMD APM 3, appendix E).
@@ -82,6 +85,9 @@ func maxLeaf(entries []CPUIDEntry) uint32 {
 func (o CPUIDOptions) idBits() int { return bits.Len(uint(o.VCPUs - 1)) }
 
 func (o CPUIDOptions) edit(e *CPUIDEntry) {
+	if o.HidePMU {
+		hidePMU(e)
+	}
 	switch e.Function {
 	case leafFeatures:
 		o.editFeatures(e)

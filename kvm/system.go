@@ -21,8 +21,8 @@ type Capability = uapi.Capability
 // System is /dev/kvm.
 type System struct {
 	fd       *sys.FD
-	pageSize int               // bytes of the area shared with the kernel per vCPU
-	enter    func(*VCPU) error // KVM_RUN, another one in tests
+	pageSize int // bytes of the area shared with the kernel per vCPU
+	kernel   kernel
 }
 
 // Device is the path of KVM's device node.
@@ -44,7 +44,7 @@ func open(path, cpuinfo string) (*System, error) {
 	default:
 		return nil, err
 	}
-	s := &System{fd: fd, enter: enterGuest}
+	s := &System{fd: fd, kernel: linux{}}
 	if err := s.init(); err != nil {
 		fd.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -104,10 +104,10 @@ func permissionRemedy(path string) string {
 
 // Capability returns what KVM says about c: 0 if it lacks it, else 1 or a value with a
 // meaning of its own. Some depend on the VM, see VM.CheckExtension.
-func (s *System) Capability(c Capability) int { return checkExtension(s.fd, c) }
+func (s *System) Capability(c Capability) int { return checkExtension(s.kernel, s.fd, c) }
 
-func checkExtension(fd *sys.FD, c Capability) int {
-	n, err := fd.Ioctl(uapi.CheckExtension, uintptr(c))
+func checkExtension(k kernel, fd *sys.FD, c Capability) int {
+	n, err := k.checkExtension(fd, c)
 	if err != nil {
 		return 0
 	}
@@ -121,6 +121,27 @@ func (s *System) Require(caps ...Capability) error {
 		if s.Capability(c) == 0 {
 			return feature.Missing(fmt.Sprintf("KVM capability %v (%d)", c, int(c)), "a newer kernel is needed")
 		}
+	}
+	return nil
+}
+
+// machineNeeds are capabilities that each machine of package vmm takes.
+var machineNeeds = []Capability{
+	uapi.CapIRQChip, uapi.CapUserMemory, uapi.CapIRQRouting, uapi.CapIRQFD, uapi.CapIOEventFD, uapi.CapImmediateExit,
+}
+
+// RequireMachine returns an error that wraps feature.ErrNotSupported if KVM lacks something that
+// a machine with in-kernel interrupt controllers takes. It asks KVM and makes nothing.
+//
+// Since Linux 6.17 a kernel can be built without these controllers. KVM_CAP_IRQCHIP is there all the
+// same; what is not is the timer, which belongs to the same option.
+func (s *System) RequireMachine() error {
+	if err := s.Require(machineNeeds...); err != nil {
+		return err
+	}
+	if s.Capability(uapi.CapPIT2) == 0 {
+		return feature.Missing("KVM's I/O APIC, PIC and PIT (KVM_CAP_PIT2)",
+			"this kernel was built without CONFIG_KVM_IOAPIC: use one with CONFIG_KVM_IOAPIC=y, which is the default")
 	}
 	return nil
 }
@@ -141,7 +162,7 @@ func (s *System) CreateVM() (*VM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create VM: %w", err)
 	}
-	vm := &VM{fd: sys.NewFD(fd, "kvm vm"), pageSize: s.pageSize, enter: s.enter}
+	vm := &VM{fd: sys.NewFD(fd, "kvm vm"), pageSize: s.pageSize, kernel: s.kernel}
 	vm.routing = newRouting(vm)
 	return vm, nil
 }

@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/stile-vmm/stile/internal/feature"
+	"github.com/stile-vmm/stile/internal/sys"
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 )
 
@@ -80,5 +82,34 @@ func TestSystem(t *testing.T) {
 	check(t, s.Close())
 	if _, err := s.CreateVM(); !errors.Is(err, syscall.EBADF) {
 		t.Errorf("CreateVM after Close: %v", err)
+	}
+}
+
+// lacking is a KVM without some capabilities.
+type lacking struct {
+	linux
+	caps []Capability
+}
+
+func (k lacking) checkExtension(fd *sys.FD, c Capability) (int, error) {
+	if slices.Contains(k.caps, c) {
+		return 0, nil
+	}
+	return k.linux.checkExtension(fd, c)
+}
+
+// TestRequireMachine: a KVM without interrupt controllers is told before a machine fails with
+// ENOTTY, and by the kernel's option.
+func TestRequireMachine(t *testing.T) {
+	s := newSystem(t)
+	check(t, s.RequireMachine())
+	for capability, want := range map[Capability]string{
+		uapi.CapPIT2:          "CONFIG_KVM_IOAPIC=y",
+		uapi.CapImmediateExit: "newer kernel",
+	} {
+		s.kernel = lacking{caps: []Capability{capability}}
+		if err := s.RequireMachine(); !errors.Is(err, feature.ErrNotSupported) || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %v: %v, want %q", capability, err, want)
+		}
 	}
 }

@@ -24,13 +24,12 @@ const kickSignal = syscall.SIGURG
 // Kick may be called by others. Register access is for that goroutine, or for any while
 // nothing runs.
 type VCPU struct {
-	id    int
-	vm    *VM
-	fd    *sys.FD
-	enter func(*VCPU) error // KVM_RUN
-	page  *sys.Mapping      // struct kvm_run and what its offsets point to
-	run   *uapi.Run         // start of page
-	pid   int
+	id   int
+	vm   *VM
+	fd   *sys.FD
+	page *sys.Mapping // struct kvm_run and what its offsets point to
+	run  *uapi.Run    // start of page
+	pid  int
 
 	described bool // SetCPUID has succeeded
 
@@ -49,7 +48,7 @@ var ErrNoCPUID = errors.New("the vCPU has no CPUID: call SetCPUID first")
 // reset; with an irqchip all but vCPU 0 wait for INIT and SIPI. SetCPUID comes next. The
 // caller closes the vCPU before the VM.
 func (vm *VM) CreateVCPU(id int) (*VCPU, error) {
-	n, err := vm.fd.Ioctl(uapi.CreateVCPU, uintptr(id))
+	n, err := vm.createVCPU(id)
 	if err != nil {
 		return nil, fmt.Errorf("create vCPU %d: %w", id, err)
 	}
@@ -59,7 +58,7 @@ func (vm *VM) CreateVCPU(id int) (*VCPU, error) {
 		fd.Close()
 		return nil, fmt.Errorf("vCPU %d: %w", id, err)
 	}
-	return &VCPU{id: id, vm: vm, fd: fd, enter: vm.enter, page: page, run: runPage(page), pid: os.Getpid()}, nil
+	return &VCPU{id: id, vm: vm, fd: fd, page: page, run: runPage(page), pid: os.Getpid()}, nil
 }
 
 // ID returns the number given at creation.
@@ -96,7 +95,7 @@ func (c *VCPU) Run() (Exit, error) {
 	c.thread.Store(int64(c.bound))
 	defer c.thread.Store(0)
 	for {
-		err := c.enter(c)
+		err := c.vm.kernel.enter(c)
 		switch err {
 		case nil:
 			return Exit{Reason: Reason(c.run.ExitReason), vcpu: c}, nil

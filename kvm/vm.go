@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/stile-vmm/stile/internal/sys"
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
@@ -12,18 +13,19 @@ type VM struct {
 	fd       *sys.FD
 	pageSize int
 	routing  *Routing
-	enter    func(*VCPU) error // of its vCPUs
+	kernel   kernel
 	first    firstRun
+	noPMU    atomic.Bool
 }
 
 // CheckExtension returns what KVM says about c for this VM, 0 if it lacks it.
-func (vm *VM) CheckExtension(c Capability) int { return checkExtension(vm.fd, c) }
+func (vm *VM) CheckExtension(c Capability) int { return checkExtension(vm.kernel, vm.fd, c) }
 
 // EnableCap switches an optional capability of the VM on. args are the capability's own.
 func (vm *VM) EnableCap(c Capability, args ...uint64) error {
 	enable := uapi.EnableCap{Cap: uint32(c)}
 	copy(enable.Args[:], args)
-	if _, err := sys.IoctlPtr(vm.fd, uapi.EnableCapability, &enable); err != nil {
+	if err := vm.kernel.enableCap(vm, &enable); err != nil {
 		return fmt.Errorf("enable %v of VM: %w", c, err)
 	}
 	return nil

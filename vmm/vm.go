@@ -98,6 +98,9 @@ func (v *VM) build(ctx context.Context) error {
 		return err
 	}
 	defer system.Close()
+	if err := system.RequireMachine(); err != nil {
+		return err
+	}
 	if v.vm, err = system.CreateVM(); err != nil {
 		return err
 	}
@@ -254,7 +257,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 			return err
 		}
 		entries := kvm.GuestCPUID(supported, kvm.CPUIDOptions{
-			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HideAsyncPF: v.cfg.HideAsyncPF,
+			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HideAsyncPF: v.cfg.HideAsyncPF, HidePMU: v.vm.LacksPMU(),
 		})
 		if err := vcpu.SetCPUID(entries); err != nil {
 			return err
@@ -262,6 +265,9 @@ func (v *VM) createCPUs(system *kvm.System) error {
 		if err := vcpu.SetMSRs(kvm.MSR{Index: msrMTRRDefType, Data: mtrrWriteBack}); err != nil {
 			return err
 		}
+	}
+	if v.vm.LacksPMU() {
+		v.notice("the guest has no performance counters: perf events of this host, or its NMI watchdog, count in guests too (KVM's mediated PMU)")
 	}
 	return v.cpus[0].prepare()
 }

@@ -90,6 +90,9 @@ func Speed() (kvm.Speed, error) {
 		return kvm.Speed{}, err
 	}
 	defer system.Close()
+	if err := system.RequireMachine(); err != nil {
+		return kvm.Speed{}, err
+	}
 	path, boot := speedPath(), bootID()
 	var saved savedSpeed
 	if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &saved) == nil && saved.Boot == boot && boot != "" {

@@ -48,6 +48,7 @@ const (
 	CapX86UserSpaceMSR       Capability = 188
 	CapExitOnEmulationFailed Capability = 204
 	CapXSave2                Capability = 208
+	CapPMUCapability         Capability = 212
 )
 
 // Flags of MemoryRegion.
@@ -100,6 +101,9 @@ const (
 	GuestDebugUseSWBP    = 0x10000
 	GuestDebugUseHWBP    = 0x20000
 )
+
+// PMUCapDisable is the argument of CapPMUCapability that takes the VM's PMU away.
+const PMUCapDisable = 1
 
 // PITSpeakerDummy in PITConfig.Flags: the kernel answers port 0x61.
 const PITSpeakerDummy = 1

@@ -183,5 +183,7 @@ var numbers = map[string]uint64{
 	"KVM_FEATURE_ASYNC_PF":                                FeatureAsyncPF,
 	"KVM_FEATURE_ASYNC_PF_VMEXIT":                         FeatureAsyncPFVMExit,
 	"KVM_FEATURE_ASYNC_PF_INT":                            FeatureAsyncPFInt,
+	"KVM_CAP_PMU_CAPABILITY":                              uint64(CapPMUCapability),
+	"KVM_PMU_CAP_DISABLE":                                 PMUCapDisable,
 	"KVM_PIT_SPEAKER_DUMMY":                               PITSpeakerDummy,
 }
