@@ -265,6 +265,16 @@ func (e Exit) String() string {
 	return e.Reason.String()
 }
 
+// faultAddress says where the guest met the fault that ended KVM_RUN with an error, "" where KVM does
+// not tell.
+func (c *VCPU) faultAddress() string {
+	if c.run.ExitReason != uapi.ExitMemoryFault {
+		return "" // another error, or a kernel before 6.8
+	}
+	fault := union[uapi.RunMemoryFault](c)
+	return fmt.Sprintf(": the host has no memory for guest-physical %#x, %d bytes", fault.GPA, fault.Size)
+}
+
 func direction(write bool) string {
 	if write {
 		return "write to"

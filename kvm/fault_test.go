@@ -2,8 +2,15 @@ package kvm
 
 import (
 	"bytes"
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/sys"
+	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 )
 
 func TestTripleFault(t *testing.T) {
@@ -67,6 +74,65 @@ func TestInstructionThatCannotBeEmulated(t *testing.T) {
 	}
 	if got := exit.String(); !strings.Contains(got, "can't be emulated") {
 		t.Errorf("described as %q", got)
+	}
+}
+
+// faulty is a KVM that meets host memory that is gone.
+type faulty struct {
+	linux
+	errno  syscall.Errno
+	reason uint32
+}
+
+func (k faulty) enter(c *VCPU) error {
+	if !c.vm.first.done.Load() {
+		return k.linux.enter(c)
+	}
+	c.run.ExitReason = k.reason
+	*union[uapi.RunMemoryFault](c) = uapi.RunMemoryFault{GPA: 0x1234000, Size: 4096}
+	return k.errno
+}
+
+func TestMemoryFaultNamesAddress(t *testing.T) {
+	for _, test := range []struct {
+		kernel faulty
+		told   bool
+	}{
+		{faulty{errno: syscall.EFAULT, reason: 39}, true},
+		{faulty{errno: unix.EHWPOISON, reason: 39}, true},
+		{faulty{errno: syscall.EFAULT, reason: uapi.ExitIO}, false},
+	} {
+		s := newSystem(t)
+		s.kernel = test.kernel
+		c := newGuestOn(t, s, false).vcpu(0)
+		_, err := c.Run()
+		if !errors.Is(err, test.kernel.errno) || strings.Contains(err.Error(), "guest-physical 0x1234000, 4096 bytes") != test.told {
+			t.Errorf("%+v: %v", test.kernel, err)
+		}
+	}
+}
+
+// TestMemoryGone takes this process's access to the memory behind a slot away: an error, with an
+// address since Linux 6.8.
+func TestMemoryGone(t *testing.T) {
+	g := newGuest(t, false)
+	ram, err := sys.MapAnonymous(0x1000)
+	check(t, err)
+	check(t, g.vm.SetMemorySlot(MemorySlot{Slot: 1, GPA: mmioAddr, Size: 0x1000, Host: ram.Addr()}))
+	t.Cleanup(func() { check(t, ram.Close()) })
+	check(t, unix.Mprotect(ram.Bytes(), unix.PROT_NONE))
+	c := g.vcpu(0)
+	g.longMode(c, code(0xbb, uint32(mmioAddr), 0x89, 0x03, 0xf4)) // mov ebx, mmioAddr; mov [rbx], eax; hlt
+	exit, err := c.Run()
+	if err == nil && exit.Reason == ExitMMIO {
+		return // what an emulator makes of it
+	}
+	if !errors.Is(err, syscall.EFAULT) {
+		t.Fatalf("exit %v, %v, want EFAULT", exit, err)
+	}
+	t.Log(err)
+	if c.run.ExitReason == uapi.ExitMemoryFault && !strings.Contains(err.Error(), "0x10000000") {
+		t.Errorf("%v lacks the address", err)
 	}
 }
 

@@ -16,6 +16,8 @@ type kernel interface {
 	checkExtension(fd *sys.FD, c Capability) (int, error)
 	// enableCap is KVM_ENABLE_CAP.
 	enableCap(vm *VM, arg *uapi.EnableCap) error
+	// permitTiles asks for the guests of this process to have AMX.
+	permitTiles() error
 }
 
 // linux is this host's.
@@ -37,4 +39,8 @@ func (linux) checkExtension(fd *sys.FD, c Capability) (int, error) {
 func (linux) enableCap(vm *VM, arg *uapi.EnableCap) error {
 	_, err := sys.IoctlPtr(vm.fd, uapi.EnableCapability, arg)
 	return err
+}
+
+func (linux) permitTiles() error {
+	return sys.ArchPrctl(uapi.ReqXCompGuestPerm, uapi.XCompTileData)
 }

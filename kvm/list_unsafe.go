@@ -10,6 +10,9 @@ import (
 const (
 	runSize        = int(unsafe.Sizeof(uapi.Run{}))
 	listHeaderSize = int(unsafe.Sizeof(uapi.ListHeader{}))
+	// minXSave is the size of the extended state without features that are allocated on demand, in
+	// bytes. KVM never takes or gives less.
+	minXSave = int(unsafe.Sizeof(uapi.XSave{}))
 )
 
 // list lays entries out as the kernel wants them: a header with their number, then they.

@@ -14,7 +14,6 @@ type (
 	Segment    = uapi.Segment
 	Descriptor = uapi.Descriptor
 	FPU        = uapi.FPU
-	XSave      = uapi.XSave
 	XCRs       = uapi.XCRs
 	DebugRegs  = uapi.DebugRegs
 	LAPIC      = uapi.LAPICState
@@ -72,12 +71,6 @@ func (c *VCPU) FPU() (*FPU, error) { return get[FPU](c, uapi.GetFPU, "FPU") }
 
 // SetFPU sets x87 and SSE state.
 func (c *VCPU) SetFPU(v *FPU) error { return set(c, uapi.SetFPU, "FPU", v) }
-
-// XSave returns the extended state but for dynamic features (AMX).
-func (c *VCPU) XSave() (*XSave, error) { return get[XSave](c, uapi.GetXSave, "extended state") }
-
-// SetXSave sets the extended state.
-func (c *VCPU) SetXSave(v *XSave) error { return set(c, uapi.SetXSave, "extended state", v) }
 
 // XCRs returns the extended control registers.
 func (c *VCPU) XCRs() (*XCRs, error) { return get[XCRs](c, uapi.GetXCRs, "XCRs") }

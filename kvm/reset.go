@@ -15,7 +15,7 @@ import (
 type CPUState struct {
 	regs   *Regs
 	sregs  *Sregs
-	xsave  *XSave
+	xsave  XSave
 	xcrs   *XCRs
 	debug  *DebugRegs
 	lapic  *LAPIC

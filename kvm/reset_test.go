@@ -81,8 +81,8 @@ func disturb(t *testing.T, c *VCPU) {
 	check(t, c.SetDebugRegs(&DebugRegs{DB: [4]uint64{1, 2, 3, 4}, DR6: 0xffff0ff0, DR7: 0x400}))
 	x, err := c.XSave()
 	check(t, err)
-	x.Region[40] = 0x1234 // xmm0
-	x.Region[128] |= 2
+	x[xmm(0)] = 0x34
+	x[xstateBV] |= 2
 	check(t, c.SetXSave(x))
 }
 
@@ -105,7 +105,7 @@ func compareStates(t *testing.T, cpu int, want, got *CPUState) {
 			t.Errorf("vCPU %d: %s\n%+v, was\n%+v", cpu, part.name, part.got, part.want)
 		}
 	}
-	if want.xsave.Region[128]&2 == 0 && got.xsave.Region[128]&2 != 0 && got.xsave.Region[40] != 0 {
-		t.Errorf("vCPU %d: xmm0 has %#x", cpu, got.xsave.Region[40])
+	if want.xsave[xstateBV]&2 == 0 && got.xsave[xstateBV]&2 != 0 && got.xsave[xmm(0)] != 0 {
+		t.Errorf("vCPU %d: xmm0 has %#x", cpu, got.xsave[xmm(0)])
 	}
 }

@@ -53,13 +53,13 @@ func TestStateReadsBack(t *testing.T) {
 	t.Run("xsave", func(t *testing.T) {
 		x, err := c.XSave()
 		check(t, err)
-		x.Region[40+4] = 0x1234 // xmm1
-		x.Region[128] |= 2      // XSTATE_BV: SSE
+		x[xmm(1)] = 0x34
+		x[xstateBV] |= 2 // SSE
 		check(t, c.SetXSave(x))
 		got, err := c.XSave()
 		check(t, err)
-		if got.Region[44] != 0x1234 {
-			t.Errorf("got xmm1 %#x", got.Region[44])
+		if got[xmm(1)] != 0x34 {
+			t.Errorf("got xmm1 %#x", got[xmm(1)])
 		}
 	})
 	t.Run("xcr0", func(t *testing.T) {
@@ -138,6 +138,11 @@ func TestStateReadsBack(t *testing.T) {
 		}
 	})
 }
+
+// Where things are in an XSAVE area.
+const xstateBV = 512
+
+func xmm(n int) int { return 160 + 16*n }
 
 func TestVFIODevice(t *testing.T) {
 	g := newGuest(t, false)

@@ -67,6 +67,9 @@ func (s *System) init() error {
 	if s.pageSize < runSize {
 		return fmt.Errorf("KVM_GET_VCPU_MMAP_SIZE: %d bytes, want at least %d", s.pageSize, runSize)
 	}
+	// It counts for the process and must come before its first vCPU. Where it is refused (no AMX, Linux
+	// before 5.17, a vCPU of somebody else) KVM does not offer AMX, and guests have none.
+	_ = s.kernel.permitTiles()
 	return nil
 }
 

@@ -84,7 +84,8 @@ func (c *VCPU) Unbind() {
 // that. Signals that are no kick, such as Go's own, do not end Run. A vCPU that waits for
 // INIT and SIPI, or halts with an irqchip, waits inside Run.
 //
-// EFAULT means that the guest touched a slot whose host memory is gone.
+// EFAULT means that the guest touched a slot whose host memory is gone, EHWPOISON that this
+// memory is broken. KVM says where since Linux 6.8.
 func (c *VCPU) Run() (Exit, error) {
 	if c.bound == 0 {
 		return Exit{}, fmt.Errorf("run vCPU %d: not bound to a thread", c.id)
@@ -106,7 +107,7 @@ func (c *VCPU) Run() (Exit, error) {
 				return Exit{Reason: ExitInterrupted, vcpu: c}, nil
 			}
 		default:
-			return Exit{}, fmt.Errorf("run vCPU %d: %w", c.id, err)
+			return Exit{}, fmt.Errorf("run vCPU %d: %w%s", c.id, err, c.faultAddress())
 		}
 	}
 }

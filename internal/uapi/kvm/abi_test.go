@@ -102,5 +102,6 @@ func addRun(t *testing.T, facts golden.Facts) {
 		{"kvm_run:emulation_failure", RunEmulationFailure{}, "suberror ndata flags insn_size insn_bytes"},
 		{"kvm_run:system_event", RunSystemEvent{}, "type ndata data"},
 		{"kvm_run:msr", RunMSR{}, "error reason index data"},
+		{"kvm_run:memory_fault", RunMemoryFault{}, "flags gpa size"},
 	})
 }

@@ -105,6 +105,13 @@ const (
 // PMUCapDisable is the argument of CapPMUCapability that takes the VM's PMU away.
 const PMUCapDisable = 1
 
+// ReqXCompGuestPerm (asm/prctl.h) asks for this process's guests to have a component of the extended
+// state that is allocated on demand, by its number: XCompTileData.
+const (
+	ReqXCompGuestPerm = 0x1025
+	XCompTileData     = 18
+)
+
 // PITSpeakerDummy in PITConfig.Flags: the kernel answers port 0x61.
 const PITSpeakerDummy = 1
 

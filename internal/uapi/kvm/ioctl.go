@@ -71,6 +71,7 @@ const (
 	SetDebugRegs  = 0x4080aea2
 	GetXSave      = 0x9000aea4
 	SetXSave      = 0x5000aea5
+	GetXSave2     = 0x9000aecf
 	GetXCRs       = 0x8188aea6
 	SetXCRs       = 0x4188aea7
 	KVMClockCtrl  = 0xaead

@@ -60,6 +60,7 @@ var numbers = map[string]uint64{
 	"KVM_SET_DEBUGREGS":                         SetDebugRegs,
 	"KVM_GET_XSAVE":                             GetXSave,
 	"KVM_SET_XSAVE":                             SetXSave,
+	"KVM_GET_XSAVE2":                            GetXSave2,
 	"KVM_GET_XCRS":                              GetXCRs,
 	"KVM_SET_XCRS":                              SetXCRs,
 	"KVM_KVMCLOCK_CTRL":                         KVMClockCtrl,
@@ -185,5 +186,7 @@ var numbers = map[string]uint64{
 	"KVM_FEATURE_ASYNC_PF_INT":                            FeatureAsyncPFInt,
 	"KVM_CAP_PMU_CAPABILITY":                              uint64(CapPMUCapability),
 	"KVM_PMU_CAP_DISABLE":                                 PMUCapDisable,
+	"KVM_EXIT_MEMORY_FAULT":                               ExitMemoryFault,
+	"ARCH_REQ_XCOMP_GUEST_PERM":                           ReqXCompGuestPerm,
 	"KVM_PIT_SPEAKER_DUMMY":                               PITSpeakerDummy,
 }

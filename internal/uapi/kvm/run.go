@@ -91,6 +91,13 @@ type RunMSR struct {
 	Data   uint64
 }
 
+// RunMemoryFault is member memory_fault (since Linux 6.8).
+type RunMemoryFault struct {
+	Flags uint64
+	GPA   uint64
+	Size  uint64 // bytes
+}
+
 // Values of Run.ExitReason.
 const (
 	ExitUnknown       = 0
@@ -119,6 +126,7 @@ const (
 	ExitBusLock       = 33
 	ExitXen           = 34
 	ExitNotify        = 37
+	ExitMemoryFault   = 39 // with an error of KVM_RUN, unlike the others
 )
 
 // Values of RunIO.Direction.

@@ -58,7 +58,8 @@ type FPU struct {
 	_          uint32
 }
 
-// XSave is struct kvm_xsave without dynamic features: the XSAVE area in standard format.
+// XSave is struct kvm_xsave without dynamic features: the XSAVE area in standard format. With them it
+// is longer (CapXSave2 says how long).
 type XSave struct {
 	Region [1024]uint32
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <linux/kvm.h>
 #include <asm/kvm_para.h>
+#include <asm/prctl.h>
 
 #define S(s) printf(#s " %zu\n", sizeof(struct s))
 #define F(s, f) printf(#s "." #f " %zu\n", offsetof(struct s, f))
@@ -93,6 +94,13 @@ static void run(void)
 	UF(emulation_failure, flags); UF(emulation_failure, insn_size); UF(emulation_failure, insn_bytes);
 	U(system_event); UF(system_event, type); UF(system_event, ndata); UF(system_event, data);
 	U(msr); UF(msr, error); UF(msr, reason); UF(msr, index); UF(msr, data);
+#ifdef KVM_EXIT_MEMORY_FAULT
+	U(memory_fault); UF(memory_fault, flags); UF(memory_fault, gpa); UF(memory_fault, size);
+	N(KVM_EXIT_MEMORY_FAULT);
+#else /* headers before Linux 6.8: nothing to compare with */
+	puts("kvm_run:memory_fault 24\nkvm_run:memory_fault.flags 0\nkvm_run:memory_fault.gpa 8\n"
+	     "kvm_run:memory_fault.size 16\nKVM_EXIT_MEMORY_FAULT 0x27");
+#endif
 }
 
 static void ioctls(void)
@@ -108,7 +116,7 @@ static void ioctls(void)
 	N(KVM_INTERRUPT); N(KVM_GET_MSRS); N(KVM_SET_MSRS); N(KVM_GET_FPU); N(KVM_SET_FPU); N(KVM_GET_LAPIC);
 	N(KVM_SET_LAPIC); N(KVM_SET_CPUID2); N(KVM_GET_CPUID2); N(KVM_GET_MP_STATE); N(KVM_SET_MP_STATE); N(KVM_NMI);
 	N(KVM_SET_GUEST_DEBUG); N(KVM_GET_VCPU_EVENTS); N(KVM_SET_VCPU_EVENTS); N(KVM_GET_DEBUGREGS);
-	N(KVM_SET_DEBUGREGS); N(KVM_GET_XSAVE); N(KVM_SET_XSAVE); N(KVM_GET_XCRS); N(KVM_SET_XCRS); N(KVM_KVMCLOCK_CTRL);
+	N(KVM_SET_DEBUGREGS); N(KVM_GET_XSAVE); N(KVM_SET_XSAVE); N(KVM_GET_XSAVE2); N(KVM_GET_XCRS); N(KVM_SET_XCRS); N(KVM_KVMCLOCK_CTRL);
 	N(KVM_GET_NESTED_STATE); N(KVM_SET_NESTED_STATE);
 }
 
@@ -126,6 +134,7 @@ static void capabilities(void)
 	N(KVM_CAP_MSI_DEVID); N(KVM_CAP_IMMEDIATE_EXIT); N(KVM_CAP_X86_DISABLE_EXITS); N(KVM_CAP_NESTED_STATE);
 	N(KVM_CAP_X86_USER_SPACE_MSR); N(KVM_CAP_EXIT_ON_EMULATION_FAILURE); N(KVM_CAP_XSAVE2);
 	N(KVM_CAP_PMU_CAPABILITY); N(KVM_PMU_CAP_DISABLE);
+	N(ARCH_REQ_XCOMP_GUEST_PERM);
 }
 
 static void numbers(void)
