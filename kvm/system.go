@@ -1,13 +1,9 @@
 package kvm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"os/user"
-	"strconv"
 	"syscall"
 
 	"github.com/stile-vmm/stile/internal/feature"
@@ -31,16 +27,16 @@ const Device = "/dev/kvm"
 // Open opens /dev/kvm and checks its version. Where KVM is absent the error wraps
 // feature.ErrNotSupported; where this user may not use it, fs.ErrPermission. Both say
 // what to do.
-func Open() (*System, error) { return open(Device, "/proc/cpuinfo") }
+func Open() (*System, error) { return open(Device, here()) }
 
-func open(path, cpuinfo string) (*System, error) {
+func open(path string, where surroundings) (*System, error) {
 	fd, err := sys.Open(path, syscall.O_RDWR)
 	switch {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
-		return nil, absent(err, cpuinfo)
+		return nil, where.absent(err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("%w: %s", err, permissionRemedy(path))
+		return nil, where.forbidden(path, err)
 	default:
 		return nil, err
 	}
@@ -71,38 +67,6 @@ func (s *System) init() error {
 	// before 5.17, a vCPU of somebody else) KVM does not offer AMX, and guests have none.
 	_ = s.kernel.permitTiles()
 	return nil
-}
-
-// absent explains why there is no KVM from what the CPU says it can do.
-func absent(cause error, cpuinfo string) error {
-	// cpuinfo that can't be read leaves flags empty, which gives the general remedy.
-	flags, _ := os.ReadFile(cpuinfo)
-	reason := "this CPU offers no virtualisation, or it is switched off in the firmware or the host of this virtual machine"
-	switch {
-	case bytes.Contains(flags, []byte(" vmx")):
-		reason = "load KVM's module: sudo modprobe kvm_intel"
-	case bytes.Contains(flags, []byte(" svm")):
-		reason = "load KVM's module: sudo modprobe kvm_amd"
-	}
-	return fmt.Errorf("KVM: %w: %w: %s", feature.ErrNotSupported, cause, reason)
-}
-
-// permissionRemedy names the group whose members may open path.
-func permissionRemedy(path string) string {
-	const asRoot = "only root may use it here: run as root, or have the administrator give it a group"
-	info, err := os.Stat(path)
-	if err != nil {
-		return asRoot
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Gid == 0 || info.Mode()&0o060 != 0o060 {
-		return asRoot
-	}
-	name := strconv.FormatUint(uint64(st.Gid), 10)
-	if group, err := user.LookupGroupId(name); err == nil {
-		name = group.Name
-	}
-	return fmt.Sprintf("add yourself to group %s: sudo usermod -aG %s $USER, then log in again", name, name)
 }
 
 // Capability returns what KVM says about c: 0 if it lacks it, else 1 or a value with a

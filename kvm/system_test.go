@@ -2,7 +2,6 @@ package kvm
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,53 +14,12 @@ import (
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 )
 
-func TestOpenSaysWhyKVMIsAbsent(t *testing.T) {
-	dir := t.TempDir()
-	tests := map[string]struct{ flags, want string }{
-		"Intel":   {"flags\t\t: fpu vmx sse2\n", "modprobe kvm_intel"},
-		"AMD":     {"flags\t\t: fpu svm sse2\n", "modprobe kvm_amd"},
-		"neither": {"flags\t\t: fpu sse2\n", "switched off in the firmware"},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			cpuinfo := filepath.Join(dir, name)
-			check(t, os.WriteFile(cpuinfo, []byte(test.flags), 0o600))
-			_, err := open(filepath.Join(dir, "no-kvm"), cpuinfo)
-			if !errors.Is(err, feature.ErrNotSupported) || !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("%v: want ErrNotSupported and ErrNotExist", err)
-			}
-			if !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%q lacks %q", err, test.want)
-			}
-		})
-	}
-}
-
 func TestOpenRefusesWhatIsNoKVM(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kvm")
 	check(t, os.WriteFile(path, nil, 0o600))
-	_, err := open(path, os.DevNull)
+	_, err := open(path, here())
 	if !errors.Is(err, syscall.ENOTTY) || !strings.Contains(err.Error(), "KVM_GET_API_VERSION") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestPermissionRemedyNamesTheGroup(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kvm")
-	check(t, os.WriteFile(path, nil, 0o600))
-	if got := permissionRemedy(path); !strings.Contains(got, "only root") {
-		t.Errorf("mode 600: %q", got)
-	}
-	check(t, os.Chmod(path, 0o660))
-	if os.Chown(path, -1, 54321) != nil {
-		return // not privileged to give the file away
-	}
-	if got := permissionRemedy(path); !strings.Contains(got, "usermod -aG 54321") {
-		t.Errorf("group 54321: %q", got)
-	}
-	check(t, os.Chown(path, -1, 0))
-	if got := permissionRemedy(path); !strings.Contains(got, "only root") {
-		t.Errorf("group 0: %q", got)
 	}
 }
 

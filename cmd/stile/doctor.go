@@ -143,7 +143,7 @@ func describeKVM(speed kvm.Speed, err error) (finding, bool) {
 	f := finding{Name: "kvm", State: good}
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		f.State, f.Detail, f.Remedy = missing, err.Error(), "use /dev/kvm as told, or run with --on lab"
+		f.State, f.Detail, f.Remedy = missing, err.Error(), "do what the message says, or run with --on lab"
 		return f, false
 	case errors.Is(err, feature.ErrNotSupported):
 		f.State, f.Detail = limited, err.Error()
