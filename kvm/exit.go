@@ -3,6 +3,7 @@ package kvm
 import (
 	"fmt"
 
+	"github.com/stile-vmm/stile/internal/sys"
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 )
 
@@ -90,6 +91,12 @@ func (r Reason) String() string {
 type Exit struct {
 	Reason Reason
 	vcpu   *VCPU
+}
+
+// NewExit returns the exit that run describes, for tests of what answers exits: it belongs to no
+// vCPU, and its IO has no data.
+func NewExit(run *uapi.Run) Exit {
+	return Exit{Reason: Reason(run.ExitReason), vcpu: &VCPU{run: run, page: new(sys.Mapping)}}
 }
 
 // IO is a port access of Count items of Size bytes. A string instruction has Count > 1;
@@ -186,6 +193,12 @@ func (e InternalError) String() string {
 		return fmt.Sprintf("KVM internal error: %s: % x", cause, e.Instruction)
 	}
 	return fmt.Sprintf("KVM internal error: %s, data %#x", cause, e.Data)
+}
+
+// Delivery reports whether KVM met an access that it would have had to emulate while the CPU
+// delivered an event to the guest: an interrupt, an NMI or an exception.
+func (e Exit) Delivery() bool {
+	return e.Reason == ExitInternalError && union[uapi.RunInternal](e.vcpu).SubError == uapi.InternalErrorDeliveryEv
 }
 
 // FailEntry is the CPU refusing the guest's state.

@@ -165,11 +165,11 @@ const maxSettle = 1 << 16
 // next time. What it has begun must not write to registers that were reset.
 func (c *cpu) settle() {
 	for range maxSettle {
-		if err := c.vcpu.Kick(); err != nil {
+		if err := c.loop.Kick(); err != nil {
 			c.fail(err)
 			return
 		}
-		exit, err := c.vcpu.Run()
+		exit, err := c.loop.Run()
 		if err != nil {
 			c.fail(err)
 			return

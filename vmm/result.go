@@ -63,4 +63,7 @@ type Stats struct {
 	Devices map[string]uint64 `json:"devices"` // by the device or port that was accessed
 	Reboots int               `json:"reboots"`
 	ResetMS float64           `json:"reset_ms"` // between the guest's resets and its next first instructions, in all
+	// SpuriousErrors is how often KVM refused an access for the delivery of an event that was over, and
+	// emulated it when it was asked again. See docs/lab.md.
+	SpuriousErrors uint64 `json:"spurious_errors"`
 }

@@ -11,23 +11,34 @@ import (
 // cpu runs one vCPU. Its goroutine is the only one that touches it until it returns;
 // others may only kick.
 type cpu struct {
-	vcpu  *kvm.VCPU
-	ports *bus.Bus
-	mem   *bus.Bus
-	end   func(Result) // reports why the VM ends; the first report counts
-	stop  func() bool  // whether vCPUs are to return
-	reset func() bool  // whether that is because of a reset, after which they go on
-	exits exitCounts
+	vcpu     *kvm.VCPU
+	loop     processor // vcpu, or what a test has in its place
+	ports    *bus.Bus
+	mem      *bus.Bus
+	end      func(Result) // reports why the VM ends; the first report counts
+	stop     func() bool  // whether vCPUs are to return
+	reset    func() bool  // whether that is because of a reset, after which they go on
+	exits    exitCounts
+	delivery delivery
 
 	work chan func() // for the vCPU's thread, which ends when it is closed
 	over chan struct{}
+}
+
+// processor is what the run loop needs of a vCPU. *kvm.VCPU is one.
+type processor interface {
+	pendingEvents
+	ID() int
+	Run() (kvm.Exit, error)
+	Kick() error
+	Describe() string
 }
 
 // newCPU gives the vCPU its thread, on which it stays, through resets too: KVM waits for a grace period
 // of the kernel when a vCPU changes its thread.
 func (v *VM) newCPU(vcpu *kvm.VCPU) *cpu {
 	c := &cpu{
-		vcpu: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.halted, reset: v.resetting.Load,
+		vcpu: vcpu, loop: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.halted, reset: v.resetting.Load,
 		work: make(chan func()), over: make(chan struct{}),
 	}
 	go func() {
@@ -67,7 +78,7 @@ func (e *exitCounts) add(r kvm.Reason) { e[min(int(r), len(e)-1)].Add(1) }
 // run runs the guest, on the vCPU's thread, until the VM is to stop or this vCPU ends it.
 func (c *cpu) run() {
 	for !c.stop() {
-		exit, err := c.vcpu.Run()
+		exit, err := c.loop.Run()
 		if err != nil {
 			c.fail(err)
 			return
@@ -84,11 +95,14 @@ func (c *cpu) run() {
 
 // fail ends the VM because of the vCPU.
 func (c *cpu) fail(err error) {
-	c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v", c.vcpu.ID(), err)})
+	c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v", c.loop.ID(), err)})
 }
 
 // handle answers an exit. It returns false when the guest can't go on.
 func (c *cpu) handle(exit kvm.Exit) bool {
+	if c.delivery.spurious(exit, c.loop) {
+		return true
+	}
 	switch exit.Reason {
 	case kvm.ExitIO:
 		c.io(exit.IO())
@@ -101,12 +115,12 @@ func (c *cpu) handle(exit kvm.Exit) bool {
 		}
 	case kvm.ExitInterrupted, kvm.ExitIRQWindowOpen, kvm.ExitHLT:
 	case kvm.ExitShutdown:
-		c.end(Result{Reason: TripleFault, Detail: c.vcpu.Describe()})
+		c.end(Result{Reason: TripleFault, Detail: c.loop.Describe()})
 		return false
 	case kvm.ExitSystemEvent:
 		return c.systemEvent(exit.SystemEvent())
 	default:
-		c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v\n%s", c.vcpu.ID(), exit, c.vcpu.Describe())})
+		c.end(Result{Reason: Failed, Detail: fmt.Sprintf("vCPU %d: %v\n%s", c.loop.ID(), exit, c.loop.Describe())})
 		return false
 	}
 	return true

@@ -408,6 +408,7 @@ func (v *VM) Stats() Stats {
 	reboots, resetTime := v.rebootStats()
 	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: reboots, ResetMS: milliseconds(resetTime)}
 	for _, c := range v.cpus {
+		s.SpuriousErrors += c.delivery.repeats.Load()
 		for reason := range c.exits {
 			if n := c.exits[reason].Load(); n > 0 {
 				s.Exits[kvm.Reason(reason).String()] += n

@@ -34,6 +34,8 @@ type Report struct {
 	ExitCount uint64            `json:"exit_count"`
 	Reboots   int               `json:"reboots,omitempty"`  // how often the guest was booted again
 	ResetMS   float64           `json:"reset_ms,omitempty"` // from its resets to its next first instructions, in all
+	// SpuriousErrors is how often KVM was asked again after an error that was none of the guest's.
+	SpuriousErrors uint64 `json:"spurious_errors"`
 	// PeakRSS is the most memory that this process ever had resident, in bytes, guest
 	// RAM that was touched included.
 	PeakRSS uint64 `json:"peak_rss"`
@@ -68,6 +70,7 @@ func (r *Report) AddMachine(v *vmm.VM, s Spec, marks []vmm.Phase) {
 	stats := v.Stats()
 	r.Exits, r.Devices = stats.Exits, stats.Devices
 	r.Reboots, r.ResetMS = stats.Reboots, stats.ResetMS
+	r.SpuriousErrors = stats.SpuriousErrors
 	for _, n := range stats.Exits {
 		r.ExitCount += n
 	}
