@@ -91,6 +91,27 @@ func TestRunsShareAState(t *testing.T) {
 	all.Wait()
 }
 
+// TestRandomNumbers: machines that are resumed from one state have nothing of what they draw in common.
+func TestRandomNumbers(t *testing.T) {
+	c := testConfig(t)
+	const script = `cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | od -An -v -tx1 | tr -d ' '; mktemp -u XXXXXXXXXXXX`
+	seen := make(map[string]bool)
+	for range 2 {
+		var out bytes.Buffer
+		status, err := Run(t.Context(), &Options{Config: *c, Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, Stdout: &out})
+		drawn := strings.Fields(out.String())
+		if err != nil || status.ExitCode() != 0 || len(drawn) != 4 {
+			t.Fatalf("%v, %v, %q", status, err, out.String())
+		}
+		for _, d := range drawn {
+			if seen[d] {
+				t.Errorf("%s was drawn before", d)
+			}
+			seen[d] = true
+		}
+	}
+}
+
 func TestSignalReachesTheCommand(t *testing.T) {
 	c := testConfig(t)
 	signals := make(chan syscall.Signal, 1)

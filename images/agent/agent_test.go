@@ -125,6 +125,7 @@ func TestStage0(t *testing.T) {
 	hash := hex.EncodeToString(sum[:])
 	other := strings.Repeat("00", 32)
 
+	seeds := map[agentproto.Seed]bool{{}: true}
 	tests := []struct {
 		name, self string
 		run        bool
@@ -138,13 +139,15 @@ func TestStage0(t *testing.T) {
 			defer host.Close()
 			out := filepath.Join(t.TempDir(), "received")
 			type result struct {
-				run bool
-				err error
+				run  bool
+				seed agentproto.Seed
+				err  error
 			}
 			results := make(chan result, 1)
 			go func() {
-				run, err := receive(guest, test.self, out)
-				results <- result{run, err}
+				var r result
+				r.run, r.err = receive(guest, test.self, out, func(s agentproto.Seed) error { r.seed = s; return nil })
+				results <- r
 			}()
 			saved, err := session.AwaitLab(t.Context(), host)
 			if err != nil || saved != test.self {
@@ -153,9 +156,14 @@ func TestStage0(t *testing.T) {
 			if err := session.ResumeLab(t.Context(), host, saved, path); err != nil {
 				t.Fatal(err)
 			}
-			if r := <-results; r.err != nil || r.run != test.run {
+			r := <-results
+			if r.err != nil || r.run != test.run {
 				t.Fatalf("receive: %v, %v", r.run, r.err)
 			}
+			if seeds[r.seed] {
+				t.Errorf("the seed %x is not a fresh one", r.seed)
+			}
+			seeds[r.seed] = true
 			if !test.run {
 				return
 			}
@@ -170,11 +178,13 @@ func TestStage0(t *testing.T) {
 }
 
 func TestStage0Refuses(t *testing.T) {
-	self, other := strings.Repeat("11", 32), strings.Repeat("22", 32)
+	self, other, seed := strings.Repeat("11", 32), strings.Repeat("22", 32), strings.Repeat("33", 32)
+	taken := func(agentproto.Seed) error { return nil }
 	for name, input := range map[string]string{
-		"wrong sum":     "RUN " + other + " 5 0\n12345",
-		"too few bytes": "RUN " + other + " 5 0\n123",
-		"no binary":     "RUN " + other + " 0 0\n",
+		"wrong sum":     "RUN " + other + " 5 0 " + seed + "\n12345",
+		"too few bytes": "RUN " + other + " 5 0 " + seed + "\n123",
+		"no binary":     "RUN " + other + " 0 0 " + seed + "\n",
+		"no seed":       "RUN " + self + " 0 0\n",
 		"garbage":       "GET / HTTP/1.1\n",
 		"nothing":       "",
 	} {
@@ -183,10 +193,29 @@ func TestStage0Refuses(t *testing.T) {
 				io.Reader
 				io.Writer
 			}{strings.NewReader(input), io.Discard}
-			if run, err := receive(rw, self, filepath.Join(t.TempDir(), "x")); err == nil || run {
+			if run, err := receive(rw, self, filepath.Join(t.TempDir(), "x"), taken); err == nil || run {
 				t.Errorf("receive: %v, %v", run, err)
 			}
 		})
+	}
+}
+
+// TestStage0WithoutSeed: a machine that keeps its old random numbers doesn't go on.
+func TestStage0WithoutSeed(t *testing.T) {
+	self := strings.Repeat("11", 32)
+	rw := struct {
+		io.Reader
+		io.Writer
+	}{strings.NewReader(agentproto.RunLine{Hash: self}.String()), io.Discard}
+	why := errors.New("no seed taken")
+	if _, err := receive(rw, self, "", func(agentproto.Seed) error { return why }); !errors.Is(err, why) {
+		t.Errorf("receive: %v, want %v", err, why)
+	}
+	if err := reseed(filepath.Join(t.TempDir(), "random"), agentproto.Seed{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("reseed without a device: %v", err)
+	}
+	if err := reseed("/dev/null", agentproto.Seed{}); err == nil || !strings.Contains(err.Error(), "RNDADDENTROPY") {
+		t.Errorf("reseed of another device: %v", err)
 	}
 }
 

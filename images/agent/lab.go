@@ -24,7 +24,7 @@ func stage0(p *port) error {
 	if err := savePCI("/", savedPCI); err != nil {
 		return fmt.Errorf("stage 0: %w", err)
 	}
-	run, err := receive(p, self, stage0Binary)
+	run, err := receive(p, self, stage0Binary, func(seed agentproto.Seed) error { return reseed(kernelRandom, seed) })
 	if err != nil {
 		return fmt.Errorf("stage 0: %w", err)
 	}
@@ -34,14 +34,17 @@ func stage0(p *port) error {
 	return fmt.Errorf("stage 0: %w", execKeeping(p, stage0Binary))
 }
 
-// receive says agentproto.LabLine, and writes the binary that comes to path. It
-// returns false when this agent, whose hash is self, is the one to run.
-func receive(rw io.ReadWriter, self, path string) (run bool, err error) {
+// receive says agentproto.LabLine, calls reseed when the machine was resumed, and writes the binary that comes to path.
+// It returns false when this agent, whose hash is self, is the one to run.
+func receive(rw io.ReadWriter, self, path string, reseed func(agentproto.Seed) error) (run bool, err error) {
 	if _, err := io.WriteString(rw, agentproto.LabLine(self)); err != nil {
 		return false, err
 	}
 	line, err := agentproto.ReadRunLine(rw)
 	if err != nil {
+		return false, err
+	}
+	if err := reseed(line.Seed); err != nil {
 		return false, err
 	}
 	if line.Size == 0 {

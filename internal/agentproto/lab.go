@@ -13,26 +13,30 @@ import (
 
 // Stage 0: before its first session, an agent in a lab's nested host writes
 //
-//	STILE-LAB 1 <hex sha256 of its binary>\n
+//	STILE-LAB 2 <hex sha256 of its binary>\n
 //
 // and reads one line. There the machine is saved. Whoever resumes it sends
 //
-//	RUN <hex sha256> <size> <hex checksum>\n
+//	RUN <hex sha256> <size> <hex checksum> <hex seed>\n
 //
 // and size bytes, a static binary with that hash; size 0 means that the agent's own
 // binary is the right one. The agent goes on with that binary and starts a session.
 // What it checks is the checksum, FNV-1a of 64 bits: an emulated machine would take seconds for the hash, which
-// only names the binary.
+// only names the binary. The seed is fresh random bytes: before anything else runs, the machine's kernel is reseeded
+// with them, because all that are resumed from one memory would draw the same random numbers.
 const (
 	labMagic    = "STILE-LAB"
-	labVersion  = 1
+	labVersion  = 2
 	runMagic    = "RUN"
-	maxLabLine  = 160
+	maxLabLine  = 320
 	hashHexSize = 64
 
 	// MaxRunSize bounds the binary that stage 0 takes, in bytes.
 	MaxRunSize = 256 << 20
 )
+
+// Seed is what the random numbers of a resumed machine start from.
+type Seed [32]byte
 
 // LabLine returns stage 0's line for an agent with the given hash (hex sha256).
 func LabLine(hash string) string { return fmt.Sprintf("%s %d %s\n", labMagic, labVersion, hash) }
@@ -61,6 +65,8 @@ type RunLine struct {
 	Size int64
 	// Checksum is FNV-1a of the bytes that follow.
 	Checksum uint64
+	// Seed is another one in each line.
+	Seed Seed
 }
 
 // NewChecksum returns the hash function of RunLine's Checksum.
@@ -68,7 +74,7 @@ func NewChecksum() hash.Hash64 { return fnv.New64a() }
 
 // String returns the line with its newline.
 func (l RunLine) String() string {
-	return fmt.Sprintf("%s %s %d %016x\n", runMagic, l.Hash, l.Size, l.Checksum)
+	return fmt.Sprintf("%s %s %d %016x %x\n", runMagic, l.Hash, l.Size, l.Checksum, l.Seed)
 }
 
 // ReadRunLine reads a RunLine and not a byte more. It returns io.EOF when r ends before the line starts.
@@ -78,8 +84,8 @@ func ReadRunLine(r io.Reader) (RunLine, error) {
 		return RunLine{}, err
 	}
 	fields := strings.Split(line, " ")
-	if len(fields) != 4 || fields[0] != runMagic {
-		return RunLine{}, fmt.Errorf("%q is not RUN, a hash, a size and a checksum", line)
+	if len(fields) != 5 || fields[0] != runMagic {
+		return RunLine{}, fmt.Errorf("%q is not RUN, a hash, a size, a checksum and a seed", line)
 	}
 	if err := checkHash(fields[1]); err != nil {
 		return RunLine{}, err
@@ -92,7 +98,11 @@ func ReadRunLine(r io.Reader) (RunLine, error) {
 	if err != nil {
 		return RunLine{}, fmt.Errorf("checksum %q is not 64 bits in hex", fields[3])
 	}
-	return RunLine{Hash: fields[1], Size: int64(size), Checksum: checksum}, nil
+	l := RunLine{Hash: fields[1], Size: int64(size), Checksum: checksum}
+	if seed, err := hex.DecodeString(fields[4]); err != nil || copy(l.Seed[:], seed) != len(seed) || len(seed) != len(l.Seed) {
+		return RunLine{}, fmt.Errorf("seed %q is not %d bytes in hex", fields[4], len(l.Seed))
+	}
+	return l, nil
 }
 
 func checkHash(s string) error {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -27,8 +28,8 @@ func AwaitLab(ctx context.Context, conn io.ReadWriteCloser) (hash string, err er
 }
 
 // ResumeLab tells a resumed lab machine, whose saved agent has the hash saved, to go on
-// with the static binary at path, and sends that binary unless the machine has it. Dial
-// comes next, on the same conn. It doesn't close conn, except when ctx ends.
+// with the static binary at path, and sends that binary unless the machine has it. The machine's random numbers start
+// from a seed that this call draws. Dial comes next, on the same conn. It doesn't close conn, except when ctx ends.
 func ResumeLab(ctx context.Context, conn io.ReadWriteCloser, saved, path string) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -54,6 +55,7 @@ func resumeLab(conn io.Writer, saved, path string) error {
 		return err
 	}
 	line := agentproto.RunLine{Hash: hex.EncodeToString(hash.Sum(nil)), Size: size, Checksum: checksum.Sum64()}
+	rand.Read(line.Seed[:]) // never fails
 	if line.Hash == saved {
 		line.Size = 0
 	}
