@@ -36,5 +36,8 @@ func Topologies() []Topology {
 	}
 }
 
+// PlainTopology is the topology without IOMMU and devices.
+const PlainTopology = plainName
+
 // AllTopology is the topology with everything that is usable, the default where devices are wanted.
 const AllTopology = "all"

@@ -66,8 +66,10 @@ already stays as it is.
 
 Refused are bridges, functions without IOMMU group, and functions in use: a mounted
 disk, swap, part of a volume group, an interface that is up, the console's display, a
-physical function with virtual ones. --force binds what is in use. What a
-process holds by VFIO is refused always, because the kernel would wait for it.
+physical function with virtual ones, the kernel's console, a device file that a process
+has open. --force binds what is in use. Refused always is what a process holds by VFIO,
+because the kernel would wait for it, and what this machine itself stands on: its root,
+its swap space, the folders that a host shares with it, in the lab also its channel.
 
 stile run --device ADDRESS,bind binds for one run and needs no stile bind.`,
 		Example: `  stile bind 0000:01:00.0
@@ -240,7 +242,7 @@ func reportSteps(host *hostpci.Host, steps []hostpci.Step, asJSON bool) error {
 // printGroupState tells after a bind what else a group needs.
 func printGroupState(g *hostpci.Group) {
 	fmt.Printf("%s: %s\n", groupTitle(g), groupState(g))
-	if !g.Viability.Viable {
+	if !g.Viability.Viable && g.Viability.Remedy != "" {
 		fmt.Printf("→ %s\n", g.Viability.Remedy)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/hostpci"
 	"github.com/stile-vmm/stile/mdev"
 )
@@ -89,6 +90,7 @@ func showDevices(host *hostpci.Host, wraps []hostpci.BDF, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	guest.AdviseDevices(s)
 	host.Name(s.Functions...)
 	stale, err := host.Stale()
 	if err != nil {
@@ -231,6 +233,7 @@ func showDevice(host *hostpci.Host, name string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	guest.AdviseDevices(s)
 	address, err := functionOf(host, s, name)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ killed it, 126 or 127 if it could not be started, 125 if the lab failed.`,
 		Example: `  stile lab run -- ls /sys/kernel/iommu_groups
   tar c . | stile lab run -- tar t`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return f.run(always(args), tty) },
+		RunE: func(_ *cobra.Command, args []string) error { return f.run(always(args), tty, false) },
 	}
 	c.Flags().SetInterspersed(false) // the command's own flags are not ours
 	f.add(c.Flags())
@@ -40,7 +40,7 @@ func newLabShellCommand() *cobra.Command {
 		Example: "  stile lab shell --topology multifunction",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return f.run(always([]string{shell(guest.RootHost)}), isTerminal(os.Stdin))
+			return f.run(always([]string{shell(guest.RootHost)}), isTerminal(os.Stdin), false)
 		},
 	}
 	f.add(c.Flags())
@@ -60,7 +60,7 @@ func newLabDevicesCommand() *cobra.Command {
 			if asJSON {
 				args = append(args, "--json")
 			}
-			return f.run(func(h *guest.LabHost) []string { return append([]string{h.Program()}, args...) }, false)
+			return f.run(func(h *guest.LabHost) []string { return append([]string{h.Program()}, args...) }, false, true)
 		},
 	}
 	f.add(c.Flags())
@@ -72,8 +72,9 @@ func always(args []string) func(*guest.LabHost) []string {
 	return func(*guest.LabHost) []string { return args }
 }
 
-// run runs a command in the nested host and returns its exit status as an error.
-func (f *labFlags) run(command func(*guest.LabHost) []string, tty bool) error {
+// run runs a command in the nested host and returns its exit status as an error. own tells that the command is a stile
+// that the user has not typed in there.
+func (f *labFlags) run(command func(*guest.LabHost) []string, tty, own bool) error {
 	s := watchSignals()
 	defer s.stop()
 	host, done, err := f.open(s)
@@ -87,6 +88,9 @@ func (f *labFlags) run(command func(*guest.LabHost) []string, tty bool) error {
 		return err
 	}
 	o := &lab.Options{Args: command(host), Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr}
+	if own {
+		o.Env = host.Typed()
+	}
 	restore, err := attachTerminal(o, tty)
 	if err != nil {
 		return err

@@ -40,7 +40,7 @@ func run(args []string) int {
 		return status.code
 	}
 	for _, line := range messages(err) {
-		fmt.Fprintln(os.Stderr, "stile:", line)
+		fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
 	}
 	return guest.ExitSetup
 }

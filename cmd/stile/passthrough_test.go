@@ -20,6 +20,8 @@ import (
 
 // Functions of the topology "all".
 const (
+	labChannel  = "0000:00:04.0" // of the lab itself
+	labShare    = "0000:00:05.0" // so is this one
 	labEdu      = "0000:01:00.0"
 	labEduOf3   = "0000:02:00.0" // with .1, and an e1000e as .2
 	labNIC      = "0000:06:00.0"
@@ -97,6 +99,11 @@ func TestPassthrough(t *testing.T) {
 		p.refused(t, []string{"--device", labNIC}, "e1000e", labNIC+",bind")
 		p.refused(t, []string{"--device", "0000:33:00.0"}, "0000:33:00.0")
 		p.refused(t, []string{"--device", labNIC + ",steal"}, "steal")
+		p.refused(t, []string{"--device", labShare}, "the shared folder host", "stays with the host")
+		for _, force := range []string{"--force=false", "--force"} {
+			p.fails(t, []string{"bind", force, labChannel}, labChannel, "stile steers this machine through it", "--force does not change that")
+			p.fails(t, []string{"bind", force, labShare}, labShare, "the shared folder host", "--force does not change that")
+		}
 		p.refused(t, []string{"--hugepages", "-m", "1600M"}, "not enough for 1600M", "800 in /proc/sys/vm/nr_hugepages")
 		if d := p.driver(t, labNIC); d != "e1000e" {
 			t.Errorf("something was changed: the NIC's driver is %s", d)

@@ -219,8 +219,9 @@ func (f *runFlags) fail(err error) error {
 // finish writes the report and turns it into the process's end.
 func (f *runFlags) finish(r guest.Report, err error) error {
 	if err != nil {
+		r.Message = guest.Advice(r.Message)
 		for _, line := range messages(err) {
-			fmt.Fprintln(os.Stderr, "stile:", line)
+			fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
 		}
 		if log := guest.KernelLog(err); len(log) > 0 && !f.spec.Verbose {
 			fmt.Fprintf(os.Stderr, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r), log)

@@ -202,9 +202,14 @@ func (c *Claim) want(s *hostpci.Snapshot, w *wanted, r DeviceRequest, groups map
 	switch {
 	case f == nil:
 		return fmt.Errorf("device %v: it has just vanished", b)
+	case f.Group == nil && Nested():
+		return fmt.Errorf("device %v is in no IOMMU group: this topology of the lab has no IOMMU for it; choose another with --topology, "+
+			"see stile lab topologies", b)
 	case f.Group == nil:
 		return fmt.Errorf("device %v is in no IOMMU group: no IOMMU is in use. Switch it on in the firmware's setup (VT-d, AMD-Vi) "+
 			"and boot with intel_iommu=on; stile devices tells more", b)
+	case standsOn(s, f) != "":
+		return fmt.Errorf("device %s. It stays with the host, which stands on it", standsOn(s, f))
 	case f.Status == hostpci.StatusDonates:
 		return fmt.Errorf("device %v is wrapped as a mediated device: pass that through, by its UUID", b)
 	case r.Bind && f.Status != hostpci.StatusVFIO:
@@ -215,6 +220,20 @@ func (c *Claim) want(s *hostpci.Snapshot, w *wanted, r DeviceRequest, groups map
 	w.devices = append(w.devices, wantedDevice{b.String(), r.Token})
 	groups[*f.Group] = b.String()
 	return nil
+}
+
+// standsOn tells what the host itself needs a function for, "" if it doesn't.
+func standsOn(s *hostpci.Snapshot, f *hostpci.Function) string {
+	g := s.Group(*f.Group)
+	if g == nil {
+		return ""
+	}
+	for _, b := range g.Viability.Blockers {
+		if b.Name == f.Address.String() && b.Vital() {
+			return b.String()
+		}
+	}
+	return ""
 }
 
 func driverNow(driver string) string {
@@ -246,15 +265,21 @@ func checkGroup(s *hostpci.Snapshot, id int, name string, bind []hostpci.BDF) er
 	}
 	var left []string
 	var also []string
+	stays := false
 	for _, b := range g.Viability.Blockers {
 		if slices.ContainsFunc(bind, func(f hostpci.BDF) bool { return f.String() == b.Name }) {
 			continue
 		}
 		left = append(left, b.String())
 		also = append(also, b.Name)
+		stays = stays || b.Vital()
 	}
 	if len(left) == 0 {
 		return nil
+	}
+	if stays {
+		return fmt.Errorf("device %s: IOMMU group %d is not viable: %s. A group goes to one VM as a whole, and the host itself stands on this one",
+			name, id, strings.Join(left, ", "))
 	}
 	return fmt.Errorf("device %s: IOMMU group %d is not viable: %s. A group goes to one VM as a whole: pass %s through too, or bind what the guest is not to have with "+
 		"stile bind %s", name, id, strings.Join(left, ", "), strings.Join(also, ", "), strings.Join(also, " "))

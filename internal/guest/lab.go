@@ -22,6 +22,7 @@ import (
 type LabHost struct {
 	*lab.Host
 	self   string // this program's path in the nested host
+	typed  string // the flags of "stile lab" that lead to it
 	images Images
 	locks  vmm.Images // of the guest's disks; nil without
 	nets   *labNets   // nil without guests
@@ -78,7 +79,7 @@ func (h *LabHost) Run(ctx context.Context, o *lab.Options) (lab.Status, error) {
 	}
 	nested := *o
 	nested.Args = append([]string{h.self}, o.Args...)
-	nested.Env = append(append([]string{envImages + "=" + string(made)}, env...), o.Env...)
+	nested.Env = append(append(h.Typed(), envImages+"="+string(made)), append(env, o.Env...)...)
 	return h.Exec(ctx, &nested)
 }
 
@@ -104,6 +105,10 @@ func (h *LabHost) Exec(ctx context.Context, o *lab.Options) (lab.Status, error) 
 // errStuck says that the nested host does nothing any more, which no deadline inside it
 // can notice.
 var errStuck = errors.New("the lab's nested host does not answer any more and was ended; run again, and please report it if it happens often")
+
+// Typed is what the environment of a stile in the nested host has besides Env where a stile outside runs it for its user:
+// what it advises is typed outside.
+func (h *LabHost) Typed() []string { return []string{envTyped + "=" + h.typed} }
 
 // Program is this program's path in the nested host.
 func (h *LabHost) Program() string {

@@ -61,7 +61,7 @@ func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint6
 	if err != nil {
 		return nil, err
 	}
-	return &LabHost{Host: host, self: self}, nil
+	return &LabHost{Host: host, self: self, typed: l.typed()}, nil
 }
 
 // preloadedKernel is the default kernel's name, unpacked, in the nested host's memory:

@@ -40,7 +40,7 @@ func worker(text string) int {
 	result, err := runWorker(s)
 	switch {
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "stile:", err)
+		fmt.Fprintln(os.Stderr, "stile:", Advice(err.Error()))
 		return ExitSetup
 	case result.Died():
 		fmt.Fprintln(os.Stderr, "stile:", (&DiedError{result}).Error())

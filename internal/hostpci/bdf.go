@@ -127,6 +127,7 @@ func (c Class) String() string { return fmt.Sprintf("%06x", uint32(c)) }
 func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 const (
+	classDisplays  = 0x03   // base class
 	classBridges   = 0x06   // base class: host bridges, ISA bridges, PCI bridges, …
 	classBridgePCI = 0x0604 // base class and subclass
 )

@@ -20,6 +20,8 @@ const (
 	upper  = "0000:00:1c.0"
 	noIOM  = "0000:09:00.0"
 	wrapee = "0000:07:00.0"
+
+	display = "0000:0c:00.0"
 )
 
 // bindHost is a host with functions to bind and a kernel that binds them.
@@ -126,6 +128,14 @@ func TestBindKeepsAnOverrideThatWasThere(t *testing.T) {
 	wantState(t, tree, nicA, "e1000e", "e1000e")
 }
 
+// virtio makes a function's virtio device.
+func virtio(h *hosttest.Tree, function, driver, tag string) {
+	dir := h.Folder(function) + "/virtio0"
+	h.Write(dir+"/mount_tag", tag)
+	h.Link(dir+"/driver", "/sys/bus/virtio/drivers/"+driver)
+	h.Link("/sys/bus/virtio/devices/virtio0", dir)
+}
+
 func TestBindRefuses(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -144,12 +154,12 @@ func TestBindRefuses(t *testing.T) {
 				h.Disk(disk, "nvme0n1p1", "259:1")
 				h.Write("/proc/self/mountinfo", "29 1 259:1 / /home rw,relatime shared:1 - ext4 /dev/root rw\n")
 			}},
-		{name: "btrfs", function: disk, parts: []string{"nvme0n1 is mounted on /"},
+		{name: "root on btrfs", function: disk, force: true, parts: []string{"nvme0n1 is mounted on /", "--force does not change that"},
 			prepare: func(h *hosttest.Tree) {
 				h.Disk(disk, "nvme0n1", "259:0")
 				h.Write("/proc/self/mountinfo", "29 1 0:25 /@ / rw shared:1 master:2 - btrfs /dev/nvme0n1 rw\n")
 			}},
-		{name: "swap", function: disk, parts: []string{"nvme0n1 is swap space"},
+		{name: "swap", function: disk, force: true, parts: []string{"nvme0n1 is swap space"},
 			prepare: func(h *hosttest.Tree) {
 				h.Disk(disk, "nvme0n1", "259:0")
 				h.Write("/proc/swaps", "Filename Type Size Used Priority\n/dev/nvme0n1 partition 1 0 -2\n")
@@ -160,6 +170,58 @@ func TestBindRefuses(t *testing.T) {
 				h.Write("/sys/devices/virtual/block/dm-0/dm/name", "vg-root\n")
 				h.Link("/sys/class/block/dm-0", "/sys/devices/virtual/block/dm-0")
 				h.Link(h.Folder(disk)+"/nvme/nvme0/nvme0n1/holders/dm-0", "/sys/devices/virtual/block/dm-0")
+			}},
+		{name: "root on LVM", function: disk, force: true, parts: []string{"nvme0n1 is part of vg-root (dm-0), and dm-0 is mounted on /"},
+			prepare: func(h *hosttest.Tree) {
+				h.Disk(disk, "nvme0n1", "259:0")
+				h.Write("/sys/devices/virtual/block/dm-0/dm/name", "vg-root\n")
+				h.Write("/sys/devices/virtual/block/dm-0/dev", "254:0\n")
+				h.Link("/sys/class/block/dm-0", "/sys/devices/virtual/block/dm-0")
+				h.Link(h.Folder(disk)+"/nvme/nvme0/nvme0n1/holders/dm-0", "/sys/devices/virtual/block/dm-0")
+				h.Write("/proc/self/mountinfo", "29 1 254:0 / /home rw - ext4 /dev/mapper/vg-root rw\n30 1 254:0 / / rw - ext4 /dev/mapper/vg-root rw\n")
+			}},
+		{name: "mounted elsewhere", function: disk, parts: []string{"the kernel has nvme0n1p1 in use"},
+			prepare: func(h *hosttest.Tree) {
+				h.Disk(disk, "nvme0n1", "259:0")
+				h.Disk(disk, "nvme0n1p1", "259:1")
+			}},
+		{name: "lab's channel", function: nicA, force: true, parts: []string{"stile steers this machine through it", "--force does not change that"},
+			prepare: func(h *hosttest.Tree) {
+				h.Write(h.Folder(nicA)+"/virtio0/virtio-ports/vport0p1/name", "stile.agent\n")
+				h.Link("/sys/class/virtio-ports/vport0p1", h.Folder(nicA)+"/virtio0/virtio-ports/vport0p1")
+			}},
+		{name: "open port", function: nicA, parts: []string{"process 31 (qemu-ga) has /dev/vport0p1 open"},
+			prepare: func(h *hosttest.Tree) {
+				h.Write(h.Folder(nicA)+"/virtio0/virtio-ports/vport0p1/name", "org.qemu.guest_agent.0\n")
+				h.Link("/sys/class/virtio-ports/vport0p1", h.Folder(nicA)+"/virtio0/virtio-ports/vport0p1")
+				h.Process(31, 1, "qemu-ga", "/dev/vport0p1")
+			}},
+		{name: "share", function: nicA, force: true, parts: []string{"the shared folder host is mounted on /mnt"},
+			prepare: func(h *hosttest.Tree) {
+				virtio(h, nicA, "9pnet_virtio", "host\x00")
+				h.Write("/proc/self/mountinfo", "29 1 0:25 / /mnt rw - 9p host rw,trans=virtio\n")
+			}},
+		{name: "share below the root", function: nicA, force: true, parts: []string{"the shared folder host may be below the overlay that is the root"},
+			prepare: func(h *hosttest.Tree) {
+				virtio(h, nicA, "9pnet_virtio", "host\n")
+				h.Write("/proc/self/mountinfo", "29 1 0:25 / / rw - overlay overlay rw,lowerdir=/.stile/0/lower\n")
+			}},
+		{name: "root by virtiofs", function: nicA, force: true, parts: []string{"the shared folder myfs is mounted on /, perhaps from it"},
+			prepare: func(h *hosttest.Tree) {
+				virtio(h, nicA, "virtiofs", "")
+				h.Write("/proc/self/mountinfo", "29 1 0:25 / / rw - virtiofs myfs rw\n")
+			}},
+		{name: "serial console", function: nicA, parts: []string{"the kernel's console ttyS4 is on it"},
+			prepare: func(h *hosttest.Tree) {
+				h.Mkdir(h.Folder(nicA) + "/tty/ttyS4")
+				h.Link("/sys/class/tty/ttyS4", h.Folder(nicA)+"/tty/ttyS4")
+				h.Write("/proc/consoles", "ttyS4                -W- (EC p  )    4:68\n")
+			}},
+		{name: "virtio console", function: nicA, parts: []string{"the kernel's console hvc0 may be on it"},
+			prepare: func(h *hosttest.Tree) {
+				h.Write(h.Folder(nicA)+"/virtio0/virtio-ports/vport0p0/name", "\n")
+				h.Link("/sys/class/virtio-ports/vport0p0", h.Folder(nicA)+"/virtio0/virtio-ports/vport0p0")
+				h.Write("/proc/consoles", "hvc0                 -W- (EC p  )  229:0\n")
 			}},
 		{name: "multipath disk", function: disk, parts: []string{"nvme0n1 is mounted on /srv"},
 			prepare: func(h *hosttest.Tree) {
@@ -184,8 +246,11 @@ func TestBindRefuses(t *testing.T) {
 				h.Interface(nicA, "eth7", "0x1002")
 				h.Link("/sys/class/net/eth7/master", "/sys/devices/virtual/net/br0")
 			}},
-		{name: "boot display", function: nicA, parts: []string{"the display that the machine started with"},
-			prepare: func(h *hosttest.Tree) { h.Write(h.Folder(nicA)+"/boot_vga", "1\n") }},
+		{name: "boot display", function: display, parts: []string{"the display that the machine started with"},
+			prepare: func(h *hosttest.Tree) {
+				h.Add(hosttest.Function{Address: display, Group: 12, Driver: "i915", Class: "030000"})
+				h.Write(h.Folder(display)+"/boot_vga", "1\n")
+			}},
 		{name: "console", function: nicA, parts: []string{"the text console is on fb0"},
 			prepare: func(h *hosttest.Tree) {
 				h.Mkdir(h.Folder(nicA) + "/graphics/fb0")
@@ -212,6 +277,9 @@ func TestBindRefuses(t *testing.T) {
 			tree, k, h := bindHost(t)
 			if tt.prepare != nil {
 				tt.prepare(tree)
+			}
+			if tt.name == "mounted elsewhere" {
+				h.WithClaimed("/dev/nvme0n1p1")
 			}
 			_, err := h.Bind(bdfs(t, tt.function), hostpci.BindOptions{})
 			wantError(t, err, tt.parts...)

@@ -20,3 +20,8 @@ func (h *Host) WithPatience(lock, notice time.Duration) *Host {
 	h.lockPatience, h.noticeAfter = lock, notice
 	return h
 }
+
+// WithClaimed makes the kernel keep one block device for itself.
+func (h *Host) WithClaimed(device string) {
+	h.claimed = func(path string) bool { return path == device }
+}

@@ -24,6 +24,8 @@ type Host struct {
 	tree  tree
 	write Writer
 	load  func(module string) error
+	// claimed tells whether the kernel keeps a block device for itself; nil where /dev is not this host's.
+	claimed func(path string) bool
 	// lockPatience is how long another stile may hold the journal, noticeAfter how long a
 	// write may take before the user is told what it waits for.
 	lockPatience, noticeAfter time.Duration
@@ -34,6 +36,9 @@ func New(root string) *Host {
 	root = filepath.Clean(root)
 	h := newHost(root)
 	h.write, h.load = fileWriter{&h.tree}, modprobe
+	if root == "/" {
+		h.claimed = claimed
+	}
 	return h
 }
 
@@ -99,8 +104,9 @@ func newSnapshot() *Snapshot {
 func (h *Host) conclude(s *Snapshot) {
 	s.settleMediated()
 	s.IOMMU = h.iommu(s)
+	l := h.look()
 	for _, g := range s.Groups {
-		g.Viability = viability(s, g)
+		g.Viability = l.viability(s, g)
 	}
 	h.scanHolders(s)
 }

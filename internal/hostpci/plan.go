@@ -161,10 +161,14 @@ func (h *Host) free(s *Snapshot, f *Function, force bool) error {
 	if err := heldError(s, f); err != nil {
 		return err
 	}
+	uses := h.Uses(s, f)
+	if vital(uses) {
+		return fmt.Errorf("%v stays with the host, which stands on it: %s; --force does not change that", f.Address, joinUses(uses))
+	}
 	if force {
 		return nil
 	}
-	if uses := h.Uses(s, f); len(uses) > 0 {
+	if uses = append(uses, h.claims(f, uses)...); len(uses) > 0 {
 		return fmt.Errorf("%v is in use on this host: %s; end that first, or bind it all the same with --force", f.Address, joinUses(uses))
 	}
 	return nil

@@ -158,6 +158,34 @@ func TestViability(t *testing.T) {
 				h.Link("/sys/devices/platform/INTC1055:00/driver", "/sys/bus/platform/drivers/intel-lpss")
 			},
 		},
+		{
+			name: "a disk that is mounted", group: 1,
+			reason: "IOMMU group 1 is not viable: 0000:01:00.0 is on the host's driver nvme (nvme0n1 is mounted on /home)",
+			remedy: "end what uses 0000:01:00.0, then stile bind 0000:01:00.0",
+			build: func(h *hosttest.Tree) {
+				h.Add(hosttest.Function{Address: "0000:01:00.0", Group: 1, Driver: "nvme"})
+				h.Disk("0000:01:00.0", "nvme0n1", "259:0")
+				h.Write("/proc/self/mountinfo", "29 1 259:0 / /home rw - ext4 /dev/nvme0n1 rw\n")
+			},
+		},
+		{
+			name: "the root: nothing is advised, also for what is beside it", group: 1,
+			reason: "IOMMU group 1 is not viable: 0000:01:00.0 is on the host's driver nvme (nvme0n1 is mounted on /) and 0000:01:00.1 is on the host's driver e1000e",
+			build: func(h *hosttest.Tree) {
+				h.Add(hosttest.Function{Address: "0000:01:00.0", Group: 1, Driver: "nvme"}, hosttest.Function{Address: "0000:01:00.1", Group: 1, Driver: "e1000e"})
+				h.Disk("0000:01:00.0", "nvme0n1", "259:0")
+				h.Write("/proc/self/mountinfo", "29 1 259:0 / / rw - ext4 /dev/nvme0n1 rw\n")
+			},
+		},
+		{
+			name: "the lab's channel", group: 1,
+			reason: "IOMMU group 1 is not viable: 0000:00:04.0 is on the host's driver virtio-pci (stile steers this machine through it, by the port stile.agent)",
+			build: func(h *hosttest.Tree) {
+				h.Add(hosttest.Function{Address: "0000:00:04.0", Group: 1, Driver: "virtio-pci"})
+				h.Write(h.Folder("0000:00:04.0")+"/virtio0/virtio-ports/vport0p1/name", "stile.agent\n")
+				h.Link("/sys/class/virtio-ports/vport0p1", h.Folder("0000:00:04.0")+"/virtio0/virtio-ports/vport0p1")
+			},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

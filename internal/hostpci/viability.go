@@ -69,7 +69,8 @@ type Viability struct {
 	Blockers []Blocker `json:"blockers,omitempty"`
 	// Reason is one sentence that names the blockers, "" for a viable group.
 	Reason string `json:"reason,omitempty"`
-	// Remedy is what to do, mostly a command; for a viable group that is not usable, too.
+	// Remedy is what to do, mostly a command; for a viable group that is not usable, too. It is "" where the
+	// host itself stands on a member.
 	Remedy string `json:"remedy,omitempty"`
 }
 
@@ -79,18 +80,27 @@ type Blocker struct {
 	Driver string `json:"driver"`
 	// Note tells what is special about it.
 	Note string `json:"note,omitempty"`
+	// Uses are what works with it now, as far as that is known without asking processes.
+	Uses []Use `json:"uses,omitempty"`
 }
+
+// Vital tells that the host itself stands on it.
+func (b Blocker) Vital() bool { return vital(b.Uses) }
 
 func (b Blocker) String() string {
-	if b.Note == "" {
-		return fmt.Sprintf("%s is on the host's driver %s", b.Name, b.Driver)
+	switch {
+	case b.Note != "":
+		return fmt.Sprintf("%s is on the host's driver %s (%s)", b.Name, b.Driver, b.Note)
+	case len(b.Uses) > 0:
+		return fmt.Sprintf("%s is on the host's driver %s (%s)", b.Name, b.Driver, joinUses(b.Uses))
 	}
-	return fmt.Sprintf("%s is on the host's driver %s (%s)", b.Name, b.Driver, b.Note)
+	return fmt.Sprintf("%s is on the host's driver %s", b.Name, b.Driver)
 }
 
-func viability(s *Snapshot, g *Group) Viability {
+func (l *look) viability(s *Snapshot, g *Group) Viability {
 	var v Viability
-	var bind, unbound, other []string
+	var bind, unbound, used, other []string
+	stays := false
 	for _, m := range g.Members {
 		v.Usable = v.Usable || m.Status.Ready()
 		if worthBinding(s, m) {
@@ -99,12 +109,16 @@ func viability(s *Snapshot, g *Group) Viability {
 		if m.Status.fine() {
 			continue
 		}
-		b, remedy := blocker(s, m)
+		b, remedy := l.blocker(s, m)
 		v.Blockers = append(v.Blockers, b)
-		if remedy == "" {
-			bind = append(bind, m.Name)
-		} else {
+		stays = stays || b.Vital()
+		switch {
+		case remedy != "":
 			other = append(other, remedy)
+		case len(b.Uses) > 0:
+			used = append(used, m.Name)
+		default:
+			bind = append(bind, m.Name)
 		}
 	}
 	v.Viable = len(v.Blockers) == 0
@@ -112,9 +126,11 @@ func viability(s *Snapshot, g *Group) Viability {
 	switch {
 	case !v.Viable:
 		v.Reason = fmt.Sprintf("IOMMU group %d is not viable: %s", g.ID, joinBlockers(v.Blockers))
-		v.Remedy = joinRemedies(bind, other)
+		if !stays {
+			v.Remedy = joinRemedies(bind, used, other)
+		}
 	case !v.Usable && len(unbound) > 0:
-		v.Remedy = joinRemedies(unbound, nil)
+		v.Remedy = joinRemedies(unbound, nil, nil)
 	}
 	return v
 }
@@ -127,9 +143,9 @@ func worthBinding(s *Snapshot, m Member) bool {
 }
 
 // blocker describes a member on a host driver. The remedy is "" where it is to bind it.
-func blocker(s *Snapshot, m Member) (Blocker, string) {
+func (l *look) blocker(s *Snapshot, m Member) (Blocker, string) {
 	if m.Function == nil {
-		return Blocker{m.Name, m.Driver, "not a PCI function"}, "unbind " + m.Name + " from its driver"
+		return Blocker{Name: m.Name, Driver: m.Driver, Note: "not a PCI function"}, "unbind " + m.Name + " from its driver"
 	}
 	f := s.Function(*m.Function)
 	b := Blocker{Name: m.Name, Driver: f.Driver}
@@ -145,6 +161,7 @@ func blocker(s *Snapshot, m Member) (Blocker, string) {
 		b.Note = "its driver keeps the virtual functions, which end when it is unbound"
 		return b, "none that keeps the virtual functions: a physical function beside one of them in a group needs a slot or a machine with isolation (ACS)"
 	}
+	b.Uses = l.uses(s, f)
 	return b, ""
 }
 
@@ -165,9 +182,14 @@ func joinAnd(texts []string) string {
 	return strings.Join(texts[:last], ", ") + " and " + texts[last]
 }
 
-func joinRemedies(bind, other []string) string {
+// joinRemedies: what is used must be free before it can be bound.
+func joinRemedies(bind, used, other []string) string {
+	var all []string
 	if len(bind) > 0 {
-		other = append([]string{"stile bind " + strings.Join(bind, " ")}, other...)
+		all = append(all, "stile bind "+strings.Join(bind, " "))
 	}
-	return strings.Join(other, "; ")
+	if len(used) > 0 {
+		all = append(all, "end what uses "+joinAnd(used)+", then stile bind "+strings.Join(used, " "))
+	}
+	return strings.Join(append(all, other...), "; ")
 }
