@@ -2,19 +2,16 @@ package images
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/rogpeppe/go-internal/lockedfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +19,8 @@ import (
 const EnvCache = "STILE_CACHE"
 
 // Cache is a folder of files, and of folders, that are made once. An entry appears whole or not at all,
-// and a process that wants one that another is making waits for it. Methods may be called concurrently.
+// and a process that wants one that another is making waits for it. An entry that is not as it was made any more
+// counts as not there. Of each kind the most recently used entries are kept. Methods may be called concurrently.
 type Cache struct {
 	dir string
 }
@@ -53,7 +51,29 @@ func kinds() []Kind {
 	}
 }
 
-const lockDir = "lock"
+// isFolder tells kinds whose entries are folders from those whose entries are files.
+func (k Kind) isFolder() bool { return k == KindTree || k == KindModules }
+
+// adopt tells kinds whose entries are taken as they are when an earlier release, which did not seal them, has left them:
+// to make them takes minutes or a network.
+func (k Kind) adopt() bool {
+	return k == KindTree || k == KindSource || k == KindUserland || k == KindKernel
+}
+
+// keep is how many entries of a kind are kept when another is made.
+func (k Kind) keep() int {
+	switch k {
+	case KindHash:
+		return 256 // a few bytes each
+	case KindPackage:
+		return 64 // a line each
+	case KindInitramfs:
+		return 48 // 15 MB each, one for each program that is an agent
+	case KindKernel, KindUserland, KindSource:
+		return 8
+	}
+	return 16
+}
 
 // Open opens the cache in dir; when dir is empty, in the folder that EnvCache names, or else the user's
 // cache folder, or, where that can't be written, one for temporary files.
@@ -105,11 +125,12 @@ func (c *Cache) prepare() error {
 		return err
 	}
 	c.dir = dir
-	if err := os.MkdirAll(filepath.Join(dir, lockDir), 0o700); err != nil {
-		return err
-	}
+	folders := []string{lockDir}
 	for _, kind := range kinds() {
-		sub := filepath.Join(dir, string(kind))
+		folders = append(folders, string(kind), filepath.Join(sealDir, string(kind)))
+	}
+	for _, name := range folders {
+		sub := filepath.Join(dir, name)
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			return err
 		}
@@ -123,10 +144,10 @@ func (c *Cache) prepare() error {
 // Dir returns the cache's folder.
 func (c *Cache) Dir() string { return c.dir }
 
-// File returns the path of an entry, and has build write it when it isn't there. key must be a file
+// File returns the path of an entry, and has build write it when it isn't there or is damaged. key must be a file
 // name: a hash, or a version.
 func (c *Cache) File(ctx context.Context, kind Kind, key string, build func(*os.File) error) (string, error) {
-	return c.entry(ctx, kind, key, func(path string) error { return writePending(path, build) })
+	return c.entry(ctx, kind, key, func() error { return c.writeFile(kind, key, build) })
 }
 
 // Replace writes an entry whether or not it is there.
@@ -135,64 +156,136 @@ func (c *Cache) Replace(ctx context.Context, kind Kind, key string, build func(*
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
-	path := c.path(kind, key)
-	if err := writePending(path, build); err != nil {
+	err = c.explain(c.writeFile(kind, key, build))
+	unlock()
+	if err != nil {
 		return "", err
 	}
-	return path, nil
+	c.trim(kind)
+	return c.path(kind, key), nil
 }
 
 // Folder is File for an entry that is a folder. build fills an empty one that only it sees; what a
 // build that was killed has left is removed by the next one.
 func (c *Cache) Folder(ctx context.Context, kind Kind, key string, build func(dir string) error) (string, error) {
-	return c.entry(ctx, kind, key, func(path string) error { return fillFolder(path, build) })
+	return c.entry(ctx, kind, key, func() error { return c.fillFolder(kind, key, build) })
 }
 
-// Lookup returns the path of an entry that is there.
+// Lookup returns the path of an entry that is there, undamaged.
 func (c *Cache) Lookup(kind Kind, key string) (string, bool) {
-	path := c.path(kind, key)
-	return path, c.touch(path)
+	err := c.check(kind, key)
+	if err != nil && !missing(err) {
+		err = c.checkLocked(kind, key)
+	}
+	if err != nil {
+		return "", false
+	}
+	touch(c.sealPath(kind, key))
+	return c.path(kind, key), true
 }
 
-// Latest returns the path of the entry that was used last among those whose keys start with prefix.
+// replaceTime is more than it takes to replace an entry that was built.
+const replaceTime = 2 * time.Second
+
+// checkLocked is check for an entry that may be being replaced.
+func (c *Cache) checkLocked(kind Kind, key string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), replaceTime)
+	defer cancel()
+	unlock, err := c.lock(ctx, kind, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return c.check(kind, key)
+}
+
+// Latest returns the path of the entry that was used last among the undamaged ones whose keys start with prefix.
 func (c *Cache) Latest(kind Kind, prefix string) (string, bool) {
 	paths, err := filepath.Glob(c.path(kind, prefix) + "*") // keys have no special characters
 	if err != nil {
 		return "", false
 	}
-	latest, used := "", time.Time{}
+	used := make(map[string]time.Time, len(paths))
 	for _, path := range paths {
-		if info, err := os.Stat(path); err == nil && info.ModTime().After(used) {
-			latest, used = path, info.ModTime()
+		used[path] = c.lastUse(kind, filepath.Base(path))
+	}
+	slices.SortFunc(paths, func(a, b string) int { return used[b].Compare(used[a]) })
+	for _, path := range paths {
+		if path, ok := c.Lookup(kind, filepath.Base(path)); ok {
+			return path, true
 		}
 	}
-	return latest, latest != "" && c.touch(latest)
+	return "", false
 }
 
 func (c *Cache) path(kind Kind, key string) string { return filepath.Join(c.dir, string(kind), key) }
 
-// entry returns the path of an entry, and calls create under its lock when it isn't there.
-func (c *Cache) entry(ctx context.Context, kind Kind, key string, create func(path string) error) (string, error) {
+// entry returns the path of an entry, and calls create under its lock when it isn't there or is damaged.
+func (c *Cache) entry(ctx context.Context, kind Kind, key string, create func() error) (string, error) {
 	path := c.path(kind, key)
-	if c.touch(path) {
+	if c.check(kind, key) == nil {
+		touch(c.sealPath(kind, key))
 		return path, nil
 	}
-	unlock, err := c.lock(ctx, kind, key)
-	if err != nil {
-		return "", err
+	if made, err := c.make(ctx, kind, key, create); err != nil || !made {
+		return path, c.explain(err)
 	}
-	defer unlock()
-	if c.touch(path) {
-		return path, nil // another process has made it meanwhile
-	}
-	if err := create(path); err != nil {
-		return "", err
-	}
+	c.trim(kind)
 	return path, nil
 }
 
-func writePending(path string, build func(*os.File) error) error {
+// make calls create under the entry's lock, unless another process has made it meanwhile.
+func (c *Cache) make(ctx context.Context, kind Kind, key string, create func() error) (made bool, err error) {
+	unlock, err := c.lock(ctx, kind, key)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	damage := c.check(kind, key)
+	if damage == nil {
+		touch(c.sealPath(kind, key))
+		return false, nil
+	}
+	if missing(damage) {
+		return true, create()
+	}
+	if err := c.discard(kind, key); err != nil {
+		return false, fmt.Errorf("%w; it can't be removed: %w; %s", damage, err, remedy)
+	}
+	if err := create(); err != nil {
+		return false, fmt.Errorf("%w (needed because %w)", err, damage)
+	}
+	return true, nil
+}
+
+// remedy is for caches in which stile can't help itself.
+const remedy = "run `stile image prune`, or set " + EnvCache + " to another folder"
+
+// explain adds a remedy to the errors of a file system that takes no more.
+func (c *Cache) explain(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: the disk of the cache %s is full: run `stile image prune`, or set %s to a folder on a larger disk",
+			err, c.dir, EnvCache)
+	}
+	return err
+}
+
+// discard takes an entry away at once for those who look for it: its name is now that of an unfinished one.
+func (c *Cache) discard(kind Kind, key string) error {
+	path := c.path(kind, key)
+	gone := c.path(kind, "."+key)
+	if err := os.RemoveAll(gone); err != nil {
+		return err
+	}
+	if err := os.Rename(path, gone); err != nil && !missing(err) {
+		return err
+	}
+	return errors.Join(os.RemoveAll(gone), os.RemoveAll(c.sealPath(kind, key)))
+}
+
+// writeFile makes an entry that is a file. Its lock is held.
+func (c *Cache) writeFile(kind Kind, key string, build func(*os.File) error) error {
+	path := c.path(kind, key)
 	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.WithTempDir(filepath.Dir(path)))
 	if err != nil {
 		return fmt.Errorf("cache: %w", err)
@@ -201,15 +294,19 @@ func writePending(path string, build func(*os.File) error) error {
 	if err := build(f.File); err != nil {
 		return err
 	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("cache %s: %w", path, err)
-	}
-	return nil
+	return c.publish(kind, key, f.Name(), func() error {
+		if info, err := os.Lstat(path); err == nil && info.IsDir() {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+		return f.CloseAtomicallyReplace()
+	})
 }
 
-// fillFolder is called under the entry's lock, so that the unfinished folder's name need not be a new one.
-func fillFolder(path string, build func(dir string) error) (err error) {
-	dir := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+// fillFolder makes an entry that is a folder. Its lock is held, so that the unfinished folder's name need not be a new one.
+func (c *Cache) fillFolder(kind Kind, key string, build func(dir string) error) (err error) {
+	dir := c.path(kind, "."+key)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("cache: remove what an earlier run left: %w", err)
 	}
@@ -227,8 +324,23 @@ func fillFolder(path string, build func(dir string) error) (err error) {
 	if err := syncFolder(dir); err != nil {
 		return fmt.Errorf("cache: sync %s: %w", dir, err)
 	}
-	if err := os.Rename(dir, path); err != nil {
-		return fmt.Errorf("cache: %w", err)
+	return c.publish(kind, key, dir, func() error { return os.Rename(dir, c.path(kind, key)) })
+}
+
+// publish seals what was made at path before rename gives it its name: at no time is there an entry without.
+func (c *Cache) publish(kind Kind, key, path string, rename func() error) error {
+	content, err := contentOf(path)
+	if err == nil {
+		err = c.writeSeal(kind, key, seal{unknownState, content})
+	}
+	if err == nil {
+		err = rename()
+	}
+	if err == nil {
+		err = c.reseal(kind, key, content)
+	}
+	if err != nil {
+		return fmt.Errorf("cache %s: %w", c.path(kind, key), err)
 	}
 	return nil
 }
@@ -244,76 +356,28 @@ func syncFolder(dir string) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// touch tells whether an entry is there, and notes that it was used: by a file's time of access, and by
-// a folder's time of change, because looking into a folder counts as access.
-func (c *Cache) touch(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	now, changed := time.Now(), time.Time{}
-	if info.IsDir() {
-		changed = now
-	}
-	os.Chtimes(path, now, changed) // a cache that can't be written may be read
-	return true
-}
+// useStep is how exactly the time of the last use is known: a second run soon after writes nothing.
+const useStep = time.Minute
 
-// lock locks an entry against other makers, in this process and in others.
-func (c *Cache) lock(ctx context.Context, kind Kind, key string) (unlock func(), err error) {
-	type result struct {
-		unlock func()
-		err    error
-	}
-	results := make(chan result, 1)
-	mutex := lockedfile.MutexAt(filepath.Join(c.dir, lockDir, string(kind)+"-"+key))
-	go func() {
-		unlock, err := mutex.Lock()
-		results <- result{unlock, err}
-	}()
-	select {
-	case r := <-results:
-		if r.err != nil {
-			return nil, fmt.Errorf("cache: lock %s %s: %w", kind, key, r.err)
-		}
-		return r.unlock, nil
-	case <-ctx.Done():
-		go func() {
-			if r := <-results; r.err == nil {
-				r.unlock()
-			}
-		}()
-		return nil, fmt.Errorf("cache: wait for another process that makes %s %s: %w", kind, key, context.Cause(ctx))
+// touch notes that an entry was used, by the time of its seal or record. A cache that can't be written may be read.
+func touch(path string) {
+	if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()).Abs() > useStep {
+		os.Chtimes(path, time.Time{}, time.Now())
 	}
 }
 
-// HashFile returns the hex sha256 of a file. It is remembered by the file's device, inode, size and times, so that a
-// big file is read once.
-func (c *Cache) HashFile(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
+// lastUse is the time that touch notes: of a record itself, and of anything else by its seal.
+func (c *Cache) lastUse(kind Kind, key string) time.Time {
+	path := c.sealPath(kind, key)
+	if kind == KindHash {
+		path = c.path(kind, key)
+	}
+	info, err := os.Lstat(path)
 	if err != nil {
-		return "", err
+		info, err = os.Lstat(c.path(kind, key)) // an unfinished one
 	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "", fmt.Errorf("stat %s: %w", path, err)
-	}
-	id := sha256.Sum256(fmt.Appendf(nil, "%d %d %d %v %v", st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim))
-	memo, err := c.File(ctx, KindHash, hex.EncodeToString(id[:]), func(w *os.File) error {
-		hash := sha256.New()
-		if _, err := io.Copy(hash, f); err != nil {
-			return fmt.Errorf("read %s: %w", path, err)
-		}
-		_, err := io.WriteString(w, hex.EncodeToString(hash.Sum(nil)))
-		return err
-	})
 	if err != nil {
-		return "", err
+		return time.Time{}
 	}
-	hash, err := os.ReadFile(memo)
-	if err != nil {
-		return "", err
-	}
-	return string(hash), nil
+	return info.ModTime()
 }

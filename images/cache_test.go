@@ -32,6 +32,15 @@ func writeFile(t testing.TB, path string, content []byte) string {
 	return path
 }
 
+// unusedFor has an entry look as if it was last used that long ago.
+func unusedFor(t testing.TB, c *Cache, kind Kind, key string, age time.Duration) {
+	t.Helper()
+	past := time.Now().Add(-age)
+	if err := os.Chtimes(c.sealPath(kind, key), past, past); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestConcurrentBuilders has many want the same entry, through several caches on one folder.
 func TestConcurrentBuilders(t *testing.T) {
 	dir := t.TempDir()
@@ -99,21 +108,20 @@ func TestWaitForBuilderEndsWithContext(t *testing.T) {
 func TestListAndPrune(t *testing.T) {
 	c := openTest(t)
 	add := func(key string, age time.Duration) {
-		path, err := c.File(t.Context(), KindInitramfs, key, func(w *os.File) error {
+		_, err := c.File(t.Context(), KindInitramfs, key, func(w *os.File) error {
 			_, err := w.Write(make([]byte, 8192))
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chtimes(path, time.Now().Add(-age), time.Time{}); err != nil {
-			t.Fatal(err)
-		}
+		unusedFor(t, c, KindInitramfs, key, age)
 	}
 	add("old", 10*24*time.Hour)
 	add("new", time.Hour)
 	unfinished := writeFile(t, filepath.Join(c.Dir(), string(KindInitramfs), ".half"), nil)
-	os.Chtimes(unfinished, time.Now().Add(-2*unfinishedAge), time.Time{})
+	past := time.Now().Add(-2 * unfinishedAge)
+	os.Chtimes(unfinished, past, past)
 
 	entries, err := c.List()
 	if err != nil || len(entries) != 2 || entries[0].Key != "new" || entries[1].Key != "old" {

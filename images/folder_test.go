@@ -107,11 +107,8 @@ func TestPruneFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	past := time.Now().Add(-48 * time.Hour)
-	for _, dir := range []string{old, recent} {
-		if err := os.Chtimes(dir, past, past); err != nil {
-			t.Fatal(err)
-		}
+	for _, key := range []string{"old", "recent"} {
+		unusedFor(t, c, KindTree, key, 48*time.Hour)
 	}
 	c.Lookup(KindTree, "recent") // counts as use
 	if _, err := c.List(); err != nil {

@@ -3,7 +3,6 @@ package images
 import (
 	"cmp"
 	"context"
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,7 +27,7 @@ type Entry struct {
 func (c *Cache) List() ([]Entry, error) {
 	var entries []Entry
 	err := c.walk(func(e Entry) {
-		if !strings.HasPrefix(e.Key, ".") {
+		if !e.unfinished() {
 			entries = append(entries, e)
 		}
 	})
@@ -61,34 +60,42 @@ func folderSize(dir string) (size int64) {
 // walk calls f for every entry of every kind, unfinished ones included.
 func (c *Cache) walk(f func(Entry)) error {
 	for _, kind := range kinds() {
-		dir := filepath.Join(c.dir, string(kind))
-		files, err := os.ReadDir(dir)
+		entries, err := c.entries(kind)
 		if err != nil {
 			return err
 		}
-		for _, file := range files {
-			info, err := file.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // removed meanwhile
-			}
-			if err != nil {
-				return err
-			}
-			e := Entry{Kind: kind, Key: file.Name(), Path: filepath.Join(dir, file.Name()), Size: info.Size(), LastUse: info.ModTime()}
-			if st, ok := info.Sys().(*syscall.Stat_t); ok {
-				e.Size, e.LastUse = st.Blocks*blockSize, time.Unix(st.Atim.Unix())
-			}
-			if info.IsDir() {
-				e.Size, e.LastUse = folderSize(e.Path), info.ModTime()
-			}
+		for _, e := range entries {
+			e.Size = folderSize(e.Path)
 			f(e)
 		}
 	}
 	return nil
 }
 
-// unfinishedAge is when a file that a killed process left half-made is taken for one.
-const unfinishedAge = 24 * time.Hour
+// entries returns the entries of a kind without their sizes, unfinished ones included.
+func (c *Cache) entries(kind Kind) ([]Entry, error) {
+	dir := filepath.Join(c.dir, string(kind))
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(files))
+	for _, file := range files {
+		key := file.Name()
+		entries = append(entries, Entry{Kind: kind, Key: key, Path: filepath.Join(dir, key), LastUse: c.lastUse(kind, key)})
+	}
+	return entries, nil
+}
+
+// unfinished tells what is being made or removed from entries.
+func (e *Entry) unfinished() bool { return strings.HasPrefix(e.Key, ".") }
+
+const (
+	// unfinishedAge is when a file that a killed process left half-made is taken for one.
+	unfinishedAge = 24 * time.Hour
+	// recentUse is how long an entry surely stays after its path was returned, so that it can be opened.
+	recentUse = 10 * time.Minute
+)
 
 // Prune removes the entries that were not used for the given time, 0 for all, and
 // returns them. A machine that runs from one keeps its open file.
@@ -96,13 +103,7 @@ func (c *Cache) Prune(ctx context.Context, unused time.Duration) ([]Entry, error
 	var old []Entry
 	limit := time.Now().Add(-unused)
 	err := c.walk(func(e Entry) {
-		if strings.HasPrefix(e.Key, ".") {
-			if time.Since(e.LastUse) > unfinishedAge {
-				os.RemoveAll(e.Path)
-			}
-			return
-		}
-		if !e.LastUse.After(limit) {
+		if !e.unfinished() && !e.LastUse.After(limit) {
 			old = append(old, e)
 		}
 	})
@@ -114,33 +115,82 @@ func (c *Cache) Prune(ctx context.Context, unused time.Duration) ([]Entry, error
 			return old[:i], err
 		}
 	}
+	for _, kind := range kinds() {
+		c.sweep(kind)
+	}
+	c.sweepLocks(0)
 	return old, nil
 }
 
-// remove removes an entry. Its lock file stays: one that is removed while a process waits for it would be no lock.
+// remove removes an entry.
 func (c *Cache) remove(ctx context.Context, e Entry) error {
 	unlock, err := c.lock(ctx, e.Kind, e.Key)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	info, err := os.Lstat(e.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	return c.discard(e.Kind, e.Key)
+}
+
+// trim bounds a kind after an entry was made: the least recently used ones go. What can't be removed now, because
+// another process makes it or the file system refuses, is met again by the next one.
+func (c *Cache) trim(kind Kind) {
+	c.sweepLocks(unfinishedAge)
+	if files, err := os.ReadDir(filepath.Join(c.dir, string(kind))); err != nil || len(files) <= kind.keep() {
+		return
 	}
+	entries, err := c.entries(kind)
 	if err != nil {
-		return err
+		return
 	}
-	if !info.IsDir() {
-		return os.Remove(e.Path)
+	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.unfinished() })
+	slices.SortFunc(entries, func(a, b Entry) int { return b.LastUse.Compare(a.LastUse) })
+	for _, e := range entries[min(len(entries), kind.keep()):] {
+		if kind != KindHash && time.Since(e.LastUse) < recentUse {
+			continue
+		}
+		if unlock, err := c.tryLock(kind, e.Key); err == nil {
+			_ = c.discard(kind, e.Key)
+			unlock()
+		}
 	}
-	// A folder goes at once for those who look for it; its name is now that of an unfinished one.
-	gone := filepath.Join(filepath.Dir(e.Path), "."+e.Key)
-	if err := os.RemoveAll(gone); err != nil {
-		return err
+	c.sweep(kind)
+}
+
+// sweep removes what killed processes have left of a kind, and seals without an entry.
+func (c *Cache) sweep(kind Kind) {
+	entries, err := c.entries(kind)
+	if err != nil {
+		return
 	}
-	if err := os.Rename(e.Path, gone); err != nil {
-		return err
+	for _, e := range entries {
+		if e.unfinished() && time.Since(e.LastUse) > unfinishedAge {
+			os.RemoveAll(e.Path)
+		}
 	}
-	return os.RemoveAll(gone)
+	seals, err := os.ReadDir(filepath.Join(c.dir, sealDir, string(kind)))
+	if err != nil {
+		return
+	}
+	for _, s := range seals {
+		if !strings.HasPrefix(s.Name(), ".") {
+			c.sweepSeal(kind, s.Name())
+		} else if info, err := s.Info(); err == nil && time.Since(info.ModTime()) > unfinishedAge {
+			os.RemoveAll(c.sealPath(kind, s.Name()))
+		}
+	}
+}
+
+func (c *Cache) sweepSeal(kind Kind, key string) {
+	if _, err := os.Lstat(c.path(kind, key)); !missing(err) {
+		return
+	}
+	unlock, err := c.tryLock(kind, key)
+	if err != nil {
+		return // it is just being made
+	}
+	defer unlock()
+	if _, err := os.Lstat(c.path(kind, key)); missing(err) {
+		os.RemoveAll(c.sealPath(kind, key))
+	}
 }

@@ -58,6 +58,9 @@ type Unpack struct {
 	Child bool
 }
 
+// unpackFormat is part of every key: it changes when the same kernel is unpacked to other bytes.
+const unpackFormat = "1"
+
 // Unpacked returns the path of the ELF kernel inside a bzImage. A kernel that is ELF already, or packed
 // in a way that only itself can unpack, is returned as it is.
 func (c *Cache) Unpacked(ctx context.Context, path string, how Unpack) (string, error) {
@@ -73,7 +76,7 @@ func (c *Cache) Unpacked(ctx context.Context, path string, how Unpack) (string, 
 	if err != nil {
 		return "", fmt.Errorf("kernel %s: %w", path, err)
 	}
-	unpacked, err := c.File(ctx, KindUnpacked, hash, func(w *os.File) error {
+	unpacked, err := c.File(ctx, KindUnpacked, hash+"-"+unpackFormat, func(w *os.File) error {
 		if how.Child {
 			return unpackInChild(ctx, path, w)
 		}
