@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // moduleIndex is what depmod writes and modprobe reads.
@@ -79,18 +82,53 @@ func isBuildTree(dir string) bool {
 	return err == nil
 }
 
-// modulesKey changes whenever a module does.
+// modulesFormat is part of every key: it changes when the same modules make another folder.
+const modulesFormat = "2"
+
+// modulesKey changes whenever anything does that the folder is made from: a module, a list beside them, depmod or
+// its configuration.
 func modulesKey(dir, release, depmod string, files []string) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%s\n%s\n%t\n", dir, release, depmod != "")
+	fmt.Fprintf(sum, "%s\n%s\n%s\n%t\n", modulesFormat, dir, release, isBuildTree(dir))
 	for _, name := range files {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
+		if err := addState(sum, filepath.Join(dir, name)); err != nil {
 			return "", fmt.Errorf("%w; was the build finished?", err)
 		}
-		fmt.Fprintf(sum, "%s %d %d\n", name, info.Size(), info.ModTime().UnixNano())
+	}
+	others := []string{}
+	for _, name := range moduleLists() {
+		others = append(others, filepath.Join(dir, name))
+	}
+	if depmod != "" {
+		others = append(append(others, depmod), depmodConfig()...)
+	}
+	for _, name := range others {
+		if err := addState(sum, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// addState adds what can be known of a file without reading it. Its time of change does not count: a link to
+// the file changes that.
+func addState(sum hash.Hash, path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	fmt.Fprintf(sum, "%q %d %d %s\n", path, st.Ino, st.Size, formatTime(st.Mtim))
+	return nil
+}
+
+// depmodConfig returns the files that say where depmod looks first; see depmod.d(5).
+func depmodConfig() []string {
+	var files []string
+	for _, dir := range []string{"/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"} {
+		found, _ := filepath.Glob(filepath.Join(dir, "depmod.d", "*.conf")) // sorted
+		files = append(files, found...)
+	}
+	return files
 }
 
 func indexModules(ctx context.Context, top, dir, release, depmod string, files []string) error {

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +73,46 @@ func TestIndexedModules(t *testing.T) {
 	if _, err := c.IndexedModules(t.Context(), built, release); err == nil {
 		t.Error("a build that lacks a module is taken")
 	}
+}
+
+// TestIndexedModulesAreCurrent changes, one by one, what a copy of modules is made from.
+func TestIndexedModulesAreCurrent(t *testing.T) {
+	dir, c := t.TempDir(), openTest(t)
+	writeFile(t, filepath.Join(dir, "kernel/net/a.ko"), []byte("a"))
+	t.Setenv("PATH", t.TempDir()) // no depmod: these are no modules
+	seen := make(map[string]string)
+	step := func(change string) string {
+		t.Helper()
+		got, err := c.IndexedModules(t.Context(), dir, "6.1.0-test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[got]; ok {
+			t.Errorf("%s: the copy is the one of %q", change, before)
+		}
+		seen[got] = change
+		return got
+	}
+	step("no lists")
+	for _, list := range moduleLists() {
+		writeFile(t, filepath.Join(dir, list), []byte("kernel/fs/9p/9p.ko\n"))
+		got := step(list + " is added")
+		if text, err := os.ReadFile(filepath.Join(got, list)); err != nil || len(text) == 0 {
+			t.Errorf("%s in the copy: %q, %v", list, text, err)
+		}
+		writeFile(t, filepath.Join(dir, list), []byte("kernel/fs/9p/9p.ko\nkernel/net/9p.ko\n"))
+		step(list + " has changed")
+	}
+	path := filepath.Join(dir, "kernel/net/a.ko")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := writeFile(t, path+".new", []byte("b")) // the same size and time, as an archive may have it
+	if err := errors.Join(os.Chtimes(other, info.ModTime(), info.ModTime()), os.Rename(other, path)); err != nil {
+		t.Fatal(err)
+	}
+	step("another module of the same size and time")
 }
 
 // TestModulesKey sees that installing depmod makes an index.
