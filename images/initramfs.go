@@ -47,11 +47,20 @@ const initramfsFormat = "1"
 // Initramfs returns the path of the archive, uncompressed, made now or before. Files
 // are compared by their contents.
 func (c *Cache) Initramfs(ctx context.Context, i *Initramfs) (string, error) {
+	key, err := c.InitramfsKey(ctx, i)
+	if err != nil {
+		return "", err
+	}
+	return c.File(ctx, KindInitramfs, key, func(w *os.File) error { return i.Write(w) })
+}
+
+// InitramfsKey returns a hash of all that the archive is made from: another archive has another key. Files are hashed once.
+func (c *Cache) InitramfsKey(ctx context.Context, i *Initramfs) (string, error) {
 	key, err := c.initramfsKey(ctx, i)
 	if err != nil {
 		return "", fmt.Errorf("initramfs: %w", err)
 	}
-	return c.File(ctx, KindInitramfs, key, func(w *os.File) error { return i.Write(w) })
+	return key, nil
 }
 
 func (c *Cache) initramfsKey(ctx context.Context, i *Initramfs) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stile-vmm/stile/boot"
@@ -55,5 +56,13 @@ func TestUnpackedRefuses(t *testing.T) {
 		if _, err := openTest(t).Unpacked(t.Context(), path, Unpack{}); err == nil {
 			t.Errorf("%s was accepted", name)
 		}
+	}
+}
+
+// TestUnpackInUnawareChild ends what a program without MaybeUnpack would go on with for ever.
+func TestUnpackInUnawareChild(t *testing.T) {
+	t.Setenv(envUnpack, "1")
+	if err := unpackInChild(t.Context(), "/no/such", nil); err == nil || !strings.Contains(err.Error(), "MaybeUnpack") {
+		t.Errorf("in such a child: %v", err)
 	}
 }

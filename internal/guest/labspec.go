@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/stile-vmm/stile/images"
@@ -103,14 +104,24 @@ func labImage(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topolo
 		Modules: modules,
 		Files:   []images.File{{Name: path.Join(agent.Preload, preloadedKernel), Mode: 0o644, Source: unpacked}},
 	}
-	id := []string{unpacked, kernel.Modules}
-	for _, m := range modules {
-		id = append(id, m.Name)
+	id, err := labIdentity(ctx, cache, contents)
+	if err != nil {
+		return nil, "", err
 	}
 	return &lab.Image{
-		Kernel: kernel.Image, Modules: kernel.Modules, Agent: a.Path, ID: strings.Join(id, " "),
+		Kernel: kernel.Image, Modules: kernel.Modules, Agent: a.Path, ID: kernel.Modules + " " + id,
 		Initramfs: func(w io.Writer) error { return contents.Write(w) },
 	}, self, nil
+}
+
+// labIdentity names what a saved nested host was booted from, but for the agent's program, which each resume replaces.
+func labIdentity(ctx context.Context, cache *images.Cache, contents *images.Initramfs) (string, error) {
+	kept := *contents
+	kept.Agent = nil
+	for _, library := range contents.Agent.Libraries {
+		kept.Files = append(slices.Clone(kept.Files), images.File{Name: library, Mode: 0o755, Source: library})
+	}
+	return cache.InitramfsKey(ctx, &kept)
 }
 
 // labModules returns what the nested host loads when it boots.
