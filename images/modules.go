@@ -68,15 +68,25 @@ func ModuleClosure(dir string, want []string, optional ...string) (modules []Mod
 	return c.modules, missing, nil
 }
 
-// ModulesFor returns the lib/modules/RELEASE folder of an installed or unpacked kernel
-// whose file is named vmlinuz-RELEASE, "" when there is none.
+// KernelFile is a kernel's file in its own lib/modules/RELEASE folder, where Fedora, Arch and Debian since 2026 have it, and
+// what the names of those in /boot start with.
+const KernelFile = "vmlinuz"
+
+// ModulesFor returns the lib/modules/RELEASE folder of an installed or unpacked kernel, "" when there is none: the folder that
+// its file is in, or the one for a file that is named vmlinuz-RELEASE, or links to one.
 func ModulesFor(kernel string) string {
+	if path, err := filepath.EvalSymlinks(kernel); err == nil && filepath.Base(kernel) == KernelFile {
+		kernel = path // /vmlinuz, for whatever was installed last
+	}
+	boot := filepath.Dir(kernel)
+	if filepath.Base(kernel) == KernelFile && HoldsModules(boot) {
+		return boot
+	}
 	_, release, ok := strings.Cut(filepath.Base(kernel), "-")
 	if !ok {
 		return ""
 	}
-	boot := filepath.Dir(kernel)
-	for _, root := range []string{boot, filepath.Dir(boot), "/", "/usr"} {
+	for _, root := range []string{boot, filepath.Dir(boot), filepath.Join(filepath.Dir(boot), "usr"), "/", "/usr"} {
 		dir := filepath.Join(root, "lib", "modules", release)
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
 			return dir
@@ -84,6 +94,29 @@ func ModulesFor(kernel string) string {
 	}
 	return ""
 }
+
+// HoldsModules tells whether a folder is a kernel's lib/modules/RELEASE, wherever it lies.
+func HoldsModules(dir string) bool {
+	for _, name := range []string{"kernel", builtinList, "modules.order", "modules.dep"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// LacksBuiltin returns a remark for an error about modules that are missing in dir, a lib/modules/RELEASE, where nothing says
+// what is built into the kernel: "" where something does.
+func LacksBuiltin(dir string) string {
+	if _, err := os.Stat(filepath.Join(dir, builtinList)); !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return fmt.Sprintf(" (it has no %s, which names what is built in: Debian has that file in the package linux-base-%s)",
+		builtinList, filepath.Base(dir))
+}
+
+// builtinList names the modules that are built into the kernel.
+const builtinList = "modules.builtin"
 
 // closure collects modules, each after those it depends on.
 type closure struct {
@@ -136,7 +169,7 @@ type moduleTree struct {
 // looks for the files, and the modules themselves tell what they depend on.
 func readModuleTree(dir string) (*moduleTree, error) {
 	t := &moduleTree{paths: make(map[string]string), builtin: make(map[string]bool)}
-	builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
+	builtin, err := os.ReadFile(filepath.Join(dir, builtinList))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

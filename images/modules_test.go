@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -133,6 +134,40 @@ func TestModulesFor(t *testing.T) {
 	}
 	if got := ModulesFor(filepath.Join(dir, "vmlinuz")); got != "" {
 		t.Errorf("found %s for a kernel without a release", got)
+	}
+	beside := writeFile(t, filepath.Join(want, "vmlinuz"), nil)
+	if got := ModulesFor(beside); got != want {
+		t.Errorf("found %q for a kernel among its modules, want %q", got, want)
+	}
+	for target, link := range map[string]string{kernel: "vmlinuz", beside: "sub/vmlinuz"} {
+		link = filepath.Join(dir, link)
+		if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(target, link); err != nil {
+			t.Fatal(err)
+		}
+		if got := ModulesFor(link); got != want {
+			t.Errorf("found %q for a link to %s, want %q", got, target, want)
+		}
+	}
+	usr := t.TempDir()
+	want = filepath.Join(usr, "usr", "lib", "modules", "7.2")
+	writeFile(t, filepath.Join(want, "modules.dep"), nil)
+	if got := ModulesFor(writeFile(t, filepath.Join(usr, "boot", "vmlinuz-7.2"), nil)); got != want {
+		t.Errorf("found %q, want %q", got, want)
+	}
+}
+
+func TestLacksBuiltin(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "7.2")
+	writeFile(t, filepath.Join(dir, "kernel", "x.ko"), nil)
+	if got := LacksBuiltin(dir); !strings.Contains(got, "linux-base-7.2") {
+		t.Errorf("without modules.builtin: %q", got)
+	}
+	writeFile(t, filepath.Join(dir, "modules.builtin"), nil)
+	if got := LacksBuiltin(dir); got != "" {
+		t.Errorf("with it: %q", got)
 	}
 }
 

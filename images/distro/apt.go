@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,8 +22,30 @@ var ErrNoApt = errors.New("no apt-get here to fetch a kernel's package with: " +
 // apt runs apt-get and apt-cache.
 type apt struct {
 	progress func(string)
-	root     bool // apt-get may be asked to update the lists of packages
-	updated  bool // it was, by this run
+	root     bool     // apt-get may be asked to update the lists of packages
+	updated  bool     // it was, by this run
+	suite    string   // the one whose packages it knows, "" for those of this system's sources
+	options  []string // for that
+}
+
+// withApt calls use with an apt that knows the packages of a suite.
+func withApt(ctx context.Context, suite string, progress func(string), use func(*apt) error) error {
+	a, err := newApt(progress)
+	if err != nil {
+		return err
+	}
+	if suite == "" {
+		return use(a)
+	}
+	dir, err := os.MkdirTemp("", "stile-apt-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := a.useSuite(ctx, suite, dir); err != nil {
+		return err
+	}
+	return use(a)
 }
 
 func newApt(progress func(string)) (*apt, error) {
@@ -41,8 +64,9 @@ func newApt(progress func(string)) (*apt, error) {
 type pkg struct {
 	name    string
 	version string
-	depends []string // names only, of all alternatives
-	size    int64    // of its file, in bytes; 0 when not known
+	depends [][]dependency // what it needs, each with its alternatives
+	suite   string         // where it is from, "" for this system's own sources
+	size    int64          // of its file, in bytes; 0 when not known
 }
 
 var (
@@ -64,6 +88,7 @@ func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]b
 		// apt would give up its privileges, and warn that it can't in a folder that is private.
 		args = append([]string{"-o", "APT::Sandbox::User=root"}, args...)
 	}
+	args = append(slices.Clone(a.options), args...)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
@@ -89,10 +114,10 @@ func (a *apt) update(ctx context.Context) error {
 	if a.updated {
 		return nil
 	}
-	if !a.root {
+	if !a.root && a.suite == "" {
 		return errors.New("the lists of packages are missing or old, and only root may update them: run apt-get update")
 	}
-	a.progress("update the lists of packages")
+	a.progress(strings.TrimSpace("update the lists of packages " + a.suite))
 	if _, err := a.run(ctx, "", "apt-get", "-qq", "update"); err != nil {
 		return fmt.Errorf("update the lists of packages: %w", err)
 	}
@@ -109,17 +134,26 @@ func (a *apt) names(ctx context.Context, prefix string) ([]string, error) {
 	return strings.Fields(string(out)), nil
 }
 
-// show returns a package's newest version, nil when the package has none: apt
-// also knows the names of those that others only mention.
-func (a *apt) show(ctx context.Context, name string) (*pkg, error) {
-	out, err := a.run(ctx, "", "apt-cache", "--no-all-versions", "show", name)
+// show returns a version of a package, the newest for "". It returns nil when the package has none: apt also knows the
+// names of those that others only mention.
+func (a *apt) show(ctx context.Context, name, version string) (*pkg, error) {
+	named := name
+	if version != "" {
+		named += "=" + version
+	}
+	out, err := a.run(ctx, "", "apt-cache", "--no-all-versions", "show", named)
 	if err != nil && strings.Contains(err.Error(), "No packages found") {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("package %s: %w", name, err)
 	}
-	return parsePackage(name, out)
+	p, err := parsePackage(name, out)
+	if err != nil {
+		return nil, err
+	}
+	p.suite = a.suite
+	return p, nil
 }
 
 // parsePackage reads the first record of what apt-cache shows (deb-control(5)).
@@ -136,7 +170,7 @@ func parsePackage(name string, record []byte) (*pkg, error) {
 		case field == "Size":
 			p.size, _ = strconv.ParseInt(value, 10, 64)
 		case field == "Depends":
-			p.depends = dependsNames(value)
+			p.depends = parseDepends(value)
 		}
 	}
 	return p.check()
@@ -147,15 +181,6 @@ func (p *pkg) check() (*pkg, error) {
 		return nil, fmt.Errorf("apt-cache names package %q with version %q", p.name, p.version)
 	}
 	return p, nil
-}
-
-func dependsNames(list string) (names []string) {
-	for dep := range strings.FieldsFuncSeq(list, func(r rune) bool { return r == ',' || r == '|' }) {
-		if name, _, _ := strings.Cut(strings.TrimSpace(dep), " "); name != "" {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // download fetches a package into dir, which must hold no other, and opens it.

@@ -25,6 +25,7 @@ type fakeApt struct {
 const fakeCache = `#!/bin/sh
 cd "$FAKE_APT"
 echo "apt-cache $*" >>calls
+case "$*" in *Dir::Etc::sourcelist=*) cd suite ;; esac
 for last; do :; done
 case "$*" in
 *pkgnames*) ls names | grep "^$last" ;;
@@ -35,9 +36,12 @@ exit 0
 
 const fakeGet = `#!/bin/sh
 echo "apt-get $*" >>"$FAKE_APT/calls"
-for last; do :; done
+for last; do
+	case $last in Dir::Etc::sourcelist=*) FAKE_APT=$FAKE_APT/suite; cat "${last#*=}" >"$FAKE_APT/sources" ;; esac
+done
 case "$*" in
-*update*) cp -r "$FAKE_APT/next/." "$FAKE_APT" ;;
+*update) cp -r "$FAKE_APT/next/." "$FAKE_APT" ;;
+*indextargets*) cat "$FAKE_APT/targets" ;;
 *download*) cp "$FAKE_APT/debs/$last" "${last%%=*}.deb" 2>/dev/null || { echo "E: Failed to fetch $last  404  Not Found" >&2; exit 100; } ;;
 esac
 `
@@ -47,7 +51,7 @@ func newFakeApt(t testing.TB) *fakeApt {
 	f := &fakeApt{t: t, dir: t.TempDir()}
 	f.write("bin/apt-cache", []byte(fakeCache))
 	f.write("bin/apt-get", []byte(fakeGet))
-	for _, dir := range []string{"names", "records", "debs", "next"} {
+	for _, dir := range []string{"names", "records", "debs", "next", "suite/names", "suite/records", "suite/next"} {
 		if err := os.MkdirAll(filepath.Join(f.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -70,12 +74,18 @@ func (f *fakeApt) write(path string, content []byte) {
 	}
 }
 
-// add makes a package known below where: "" for now, "next" for after an update. With no deb it can't be downloaded.
+// add makes a package known below where: "" for now, "next" for after an update; "suite" and "suite/next" for apts that work on
+// another suite. With no deb it can't be downloaded.
 func (f *fakeApt) add(where, name, version, depends string, deb []byte) {
 	f.t.Helper()
 	f.write(filepath.Join(where, "names", name), nil)
-	f.write(filepath.Join(where, "records", name), []byte("Package: "+name+"\nVersion: "+version+"\nDepends: "+depends+
-		"\nSize: 1048577\nDescription: a\n more: b\n\nPackage: other\nVersion: 0\n"))
+	for _, record := range []string{name, name + "=" + version} {
+		if strings.Contains(record, "/") {
+			continue
+		}
+		f.write(filepath.Join(where, "records", record), []byte("Package: "+name+"\nVersion: "+version+"\nDepends: "+depends+
+			"\nSize: 1048577\nDescription: a\n more: b\n\nPackage: other\nVersion: 0\n"))
+	}
 	if deb != nil {
 		f.write(filepath.Join(where, "debs", name+"="+version), deb)
 	}
@@ -111,6 +121,15 @@ func testApt(t testing.TB, root bool) *apt {
 	}
 	a.root = root
 	return a
+}
+
+func wanted(t testing.TB, version string) want {
+	t.Helper()
+	w, err := parseWant(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 func cachedKernels(t testing.TB, c *images.Cache) (keys []string) {
@@ -274,7 +293,7 @@ func TestLists(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f, c := newFakeApt(t), openCache(t)
 			tt.prepare(f)
-			k, err := testApt(t, tt.root).image(t.Context(), c, "6.1")
+			k, err := testApt(t, tt.root).image(t.Context(), c, wanted(t, "6.1"), imageMemo("6.1"))
 			if len(tt.want) == 0 && (err != nil || k.Release != "6.1.0-9-amd64") {
 				t.Errorf("%+v, %v", k, err)
 			}
@@ -319,7 +338,7 @@ func TestBadPackages(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			f, c := newFakeApt(t), openCache(t)
 			f.add("", name, "1", "", tt.deb)
-			_, err := testApt(t, false).image(t.Context(), c, "6.1")
+			_, err := testApt(t, false).image(t.Context(), c, wanted(t, "6.1"), imageMemo("6.1"))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
@@ -335,7 +354,7 @@ func TestBadRecords(t *testing.T) {
 	for _, version := range []string{"", "../../out", "1/2", "-o=x", "1 2"} {
 		f, c := newFakeApt(t), openCache(t)
 		f.add("", "linux-image-6.1.0-9-amd64", version, "", nil)
-		if _, err := testApt(t, true).image(t.Context(), c, "6.1"); err == nil || !strings.Contains(err.Error(), "with version") {
+		if _, err := testApt(t, true).image(t.Context(), c, wanted(t, "6.1"), imageMemo("6.1")); err == nil || !strings.Contains(err.Error(), "with version") {
 			t.Errorf("version %q: error %v", version, err)
 		}
 	}
@@ -351,22 +370,6 @@ func TestBadRecords(t *testing.T) {
 		if k, ok := Lookup(c, "6.1"); ok {
 			t.Errorf("memo %q: %+v", memo, k)
 		}
-	}
-}
-
-// TestModulesPackage takes the modules from a package that the kernel's depends on, as Ubuntu has it.
-func TestModulesPackage(t *testing.T) {
-	f, c := newFakeApt(t), openCache(t)
-	all := kernelEntries("6.8.0-31-generic")
-	all[5].name = "./usr" + strings.TrimPrefix(all[5].name, ".")
-	f.add("", "linux-image-6.8.0-31-generic", "6.8", "kmod, linux-base (>= 4.5) | x, linux-modules-6.8.0-31-generic", makeDeb(t, ".zst", all[:5]...))
-	f.add("", "linux-modules-6.8.0-31-generic", "6.8", "", makeDeb(t, ".zst", all[5:]...))
-	k, err := Fetch(t.Context(), c, "6.8", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(k.Modules, "kernel/fs/9p/9p.ko")); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/stile-vmm/stile/images"
@@ -36,11 +35,11 @@ func FetchHeaders(ctx context.Context, cache *images.Cache, release string, prog
 	if dir, ok := LookupHeaders(cache, release); ok {
 		return dir, nil
 	}
-	a, err := newApt(progress)
-	if err != nil {
-		return "", fmt.Errorf("headers of kernel %s: %w", release, err)
-	}
-	dir, err := a.headers(ctx, cache, release)
+	var dir string
+	err := withApt(ctx, suiteOfRelease(cache, release), progress, func(a *apt) (err error) {
+		dir, err = a.headers(ctx, cache, release)
+		return err
+	})
 	if err != nil {
 		return "", fmt.Errorf("headers of kernel %s: %w", release, err)
 	}
@@ -67,7 +66,7 @@ func (a *apt) headers(ctx context.Context, cache *images.Cache, release string) 
 		return "", errUnknown // a kernel that was built by hand
 	}
 	var dir string
-	find := func() (*pkg, error) { return a.show(ctx, name) }
+	find := func() (*pkg, error) { return a.show(ctx, name, "") }
 	p, err := a.get(ctx, find, func(p *pkg) (err error) {
 		dir, err = cache.Folder(ctx, images.KindTree, p.key(), func(dir string) error {
 			return a.unpackHeaders(ctx, p, dir)
@@ -86,8 +85,8 @@ func (a *apt) headers(ctx context.Context, cache *images.Cache, release string) 
 // What headers may unpack to: Debian's are 80 MiB in 12,000 files, Ubuntu's twice that.
 var headersLimits = limits{bytes: 2 << 30, entries: 200_000}
 
-// maxHeaders bounds how many packages belong together.
-const maxHeaders = 8
+// headersPart matches the packages that headers are in.
+var headersPart = regexp.MustCompile(`^(?:` + headersPrefix + `|` + kbuildPrefix + `)`)
 
 // unpackHeaders downloads a package of headers and those that it depends on, and unpacks all of them into dir.
 func (a *apt) unpackHeaders(ctx context.Context, p *pkg, dir string) error {
@@ -96,28 +95,8 @@ func (a *apt) unpackHeaders(ctx context.Context, p *pkg, dir string) error {
 		return err
 	}
 	defer x.Close()
-	known := []string{p.name}
-	for packages := []*pkg{p}; len(packages) > 0; packages = packages[1:] {
-		next := packages[0]
-		if err := a.unpack(ctx, next, dir, func(deb *os.File) error { return extractHeaders(x, deb) }); err != nil {
-			return err
-		}
-		for _, name := range next.depends {
-			if !strings.HasPrefix(name, headersPrefix) && !strings.HasPrefix(name, kbuildPrefix) || slices.Contains(known, name) {
-				continue
-			}
-			if known = append(known, name); len(known) > maxHeaders {
-				return fmt.Errorf("%s depends on more packages of headers than is credible", p)
-			}
-			needed, err := a.show(ctx, name)
-			if err != nil {
-				return err
-			}
-			if needed == nil {
-				return fmt.Errorf("%s depends on %s, which apt does not have", next, name)
-			}
-			packages = append(packages, needed)
-		}
+	if err := a.unpackAll(ctx, p, dir, headersPart, func(deb *os.File) error { return extractHeaders(x, deb) }); err != nil {
+		return err
 	}
 	return relocate(filepath.Join(dir, headersFolder, p.name, "Makefile"))
 }

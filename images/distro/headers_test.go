@@ -67,7 +67,7 @@ func TestNoHeaders(t *testing.T) {
 			for _, name := range strings.Split("abcdefghij", "") {
 				f.add("", "linux-headers-"+name, "1", "", makeDeb(t, ""))
 			}
-		}, "more packages of headers than is credible"},
+		}, "more packages than is credible"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, c := newFakeApt(t), openCache(t)

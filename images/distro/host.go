@@ -25,13 +25,13 @@ func Host() (*Kernel, error) {
 
 // host finds the kernel in the places where distributions put it.
 func host(root, release string) (*Kernel, error) {
-	modules := existing(root, "lib", "modules", release)
+	modules := modulesBelow(root, release)
 	if modules == "" {
 		return nil, fmt.Errorf("the running kernel, %s, has no /lib/modules/%[1]s: take a packaged kernel", release)
 	}
 	places := []string{
 		filepath.Join(root, "boot", "vmlinuz-"+release),
-		filepath.Join(modules, "vmlinuz"),            // Fedora, Arch
+		filepath.Join(modules, images.KernelFile),    // Fedora, Arch, Debian
 		filepath.Join(root, "boot", "vmlinuz-linux"), // Arch
 		filepath.Join(root, "boot", "kernel-"+release),
 	}
@@ -52,24 +52,35 @@ func host(root, release string) (*Kernel, error) {
 	return nil, fmt.Errorf("the running kernel's file is not found or not readable; take a packaged kernel: %w", errors.Join(errs...))
 }
 
-// FromPath returns the kernel in a file, with the modules in a lib/modules/RELEASE folder. When modules is "" it is
-// looked for around the kernel's file, as images.ModulesFor does.
+// FromPath returns the kernel in a file, with the modules in a lib/modules/RELEASE folder, or that in a folder that FromFolder
+// takes. When modules is "" they are looked for around the kernel's file, as images.ModulesFor does.
 func FromPath(image, modules string) (*Kernel, error) {
 	info, err := os.Stat(image)
 	if err != nil {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
+	if modules != "" && existing(modules) == "" {
+		return nil, fmt.Errorf("modules of the kernel: %s is not a folder", modules)
+	}
+	if info.IsDir() {
+		k, err := FromFolder(image)
+		if err == nil && modules != "" {
+			k.Modules = modules
+		}
+		return k, err
+	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("kernel %s is not a file", image)
+		return nil, fmt.Errorf("kernel %s is neither a file nor a folder", image)
 	}
 	if modules == "" {
 		modules = images.ModulesFor(image)
-	} else if existing(modules) == "" {
-		return nil, fmt.Errorf("modules of the kernel: %s is not a folder", modules)
 	}
 	k := &Kernel{Image: image, Modules: modules, Release: imageRelease(image)}
 	if name, ok := strings.CutPrefix(filepath.Base(image), "vmlinuz-"); ok && k.Release == "" {
 		k.Release = name
+	}
+	if filepath.Base(image) == images.KernelFile && modules != "" && k.Release == "" {
+		k.Release = filepath.Base(modules)
 	}
 	if modules != "" {
 		k.Headers = existing(modules, "build")

@@ -39,6 +39,7 @@ func TestHost(t *testing.T) {
 		"Fedora":        {map[string][]byte{"lib/modules/6.9/vmlinuz": bzImageHead("6.9")}, "lib/modules/6.9/vmlinuz", ""},
 		"Arch":          {map[string][]byte{"lib/modules/6.9/x": nil, "boot/vmlinuz-linux": bzImageHead("6.9")}, "boot/vmlinuz-linux", ""},
 		"updated since": {map[string][]byte{"lib/modules/6.9/x": nil, "boot/vmlinuz-linux": bzImageHead("6.10")}, "", "is a kernel 6.10"},
+		"Debian, split": {map[string][]byte{"usr/lib/modules/6.9/vmlinuz": bzImageHead("6.9")}, "usr/lib/modules/6.9/vmlinuz", ""},
 		"no file":       {map[string][]byte{"lib/modules/6.9/x": nil}, "", "not found"},
 		"no modules":    {map[string][]byte{"boot/vmlinuz-6.9": bzImageHead("6.9")}, "", "no /lib/modules/6.9"},
 	} {
@@ -55,7 +56,7 @@ func TestHost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := (Kernel{Image: filepath.Join(root, tt.image), Modules: filepath.Join(root, "lib/modules/6.9"), Release: "6.9"}); *k != want {
+			if want := (Kernel{Image: filepath.Join(root, tt.image), Modules: modulesBelow(root, "6.9"), Release: "6.9"}); *k != want {
 				t.Errorf("got %+v, want %+v", *k, want)
 			}
 		})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,7 +28,9 @@ type Kernel struct {
 
 // Fetch returns a packaged kernel: the one in the cache if there is one for this version, else the newest that
 // the system's package manager has. version is "6.1", "6.12", with a flavour "6.1-cloud", or the name of a
-// package, "linux-image-6.1.0-56-amd64". progress, which may be nil, is told in a few words what is being done.
+// package, "linux-image-6.1.0-56-amd64"; "debian:" or "ubuntu:" may stand before it, and behind it the suite of the
+// distribution that it is to come from, where that is none of this system's: "7.2@sid". progress, which may be nil, is
+// told in a few words what is being done.
 func Fetch(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
 	if k, ok := Lookup(cache, version); ok {
 		return k, nil
@@ -53,23 +54,23 @@ func Lookup(cache *images.Cache, version string) (*Kernel, bool) {
 
 // Update is Fetch that asks whether there is a newer package. One that is superseded stays in the cache until it is pruned.
 func Update(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
-	a, err := newApt(progress)
+	want, err := parseWant(version)
 	if err != nil {
-		return nil, fmt.Errorf("kernel %s: %w", version, err)
+		return nil, err
 	}
-	k, err := a.image(ctx, cache, version)
+	var k *Kernel
+	err = withApt(ctx, want.suite, progress, func(a *apt) (err error) {
+		k, err = a.image(ctx, cache, want, imageMemo(version))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("kernel %s: %w", version, err)
 	}
 	return k, nil
 }
 
-// image returns the newest kernel that apt has, from the cache if it is there.
-func (a *apt) image(ctx context.Context, cache *images.Cache, version string) (*Kernel, error) {
-	want, err := parseWant(version)
-	if err != nil {
-		return nil, err
-	}
+// image returns the newest kernel that apt has, from the cache if it is there, and remembers it as memo.
+func (a *apt) image(ctx context.Context, cache *images.Cache, want want, memo string) (*Kernel, error) {
 	var dir string
 	find := func() (*pkg, error) { return a.findImage(ctx, want) }
 	p, err := a.get(ctx, find, func(p *pkg) (err error) {
@@ -81,14 +82,14 @@ func (a *apt) image(ctx context.Context, cache *images.Cache, version string) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := remember(ctx, cache, imageMemo(version), p); err != nil {
-		return nil, err
-	}
 	k, err := Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: remove the folder, somebody has changed it", err)
 	}
-	return k, nil
+	if err := remember(ctx, cache, memo, p); err != nil {
+		return nil, err
+	}
+	return k, remember(ctx, cache, releaseMemo(k.Release), p)
 }
 
 // get finds a package and hands it to use. It updates the lists of packages when they have no such package, or name
@@ -103,9 +104,12 @@ func (a *apt) get(ctx context.Context, find func() (*pkg, error), use func(*pkg)
 		return nil, fmt.Errorf("%w; %w", err, updateErr)
 	}
 	p, err = try(find, use)
+	if errors.Is(err, errUnknown) && a.suite != "" {
+		return nil, fmt.Errorf("suite %s of the distribution has no such package", a.suite)
+	}
 	if errors.Is(err, errUnknown) {
 		return nil, fmt.Errorf("%w (apt-cache pkgnames linux-image shows what there is); "+
-			"or name a kernel's file and the folder of its modules", err)
+			"or name a kernel's file and the folder of its modules, or another suite of the distribution, as in 7.2@sid", err)
 	}
 	return p, err
 }
@@ -125,6 +129,7 @@ func try(find func() (*pkg, error), use func(*pkg) error) (*pkg, error) {
 
 // want is a version as a user names it: a package's name, or the start of a release with a flavour.
 type want struct {
+	suite   string
 	name    string
 	release *regexp.Regexp // matches packages' names; its first group is the release
 	prefix  string         // what these names start with
@@ -132,18 +137,23 @@ type want struct {
 
 var wantVersion = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)+)(?:-([a-z][a-z0-9]*))?$`)
 
-const (
-	imagePrefix   = "linux-image-"
-	modulesPrefix = "linux-modules-" // Ubuntu has them in a package of their own
-)
+const imagePrefix = "linux-image-"
 
-func parseWant(version string) (want, error) {
+// imagePart matches the packages that a kernel is in. Ubuntu has its modules in one of their own; Debian has, since 2026,
+// the kernel's file, its modules, and what is known of both in one each. The first number of a release tells them from others.
+var imagePart = regexp.MustCompile(`^linux-(?:image|binary|modules|base)-(?:unsigned-)?[0-9]`)
+
+func parseWant(named string) (want, error) {
+	version, suite, err := splitSuite(named)
+	if err != nil {
+		return want{}, err
+	}
 	if strings.HasPrefix(version, imagePrefix) && packageName.MatchString(version) {
-		return want{name: version}, nil
+		return want{suite: suite, name: version}, nil
 	}
 	m := wantVersion.FindStringSubmatch(version)
 	if m == nil {
-		return want{}, fmt.Errorf("version %q is none: it is like 6.12, 6.12-cloud or %s6.12.30-amd64", version, imagePrefix)
+		return want{}, fmt.Errorf("invalid kernel version %q: expected one such as 6.12, 6.12-cloud, 7.2@sid or %s6.12.30-amd64", named, imagePrefix)
 	}
 	flavours := "amd64|generic" // Debian's and Ubuntu's for everybody
 	if m[2] != "" {
@@ -151,7 +161,7 @@ func parseWant(version string) (want, error) {
 	}
 	// Packages whose names end otherwise are not signed, or hold debug symbols.
 	release := fmt.Sprintf(`^%s(%s(?:[.+][0-9a-z.+~]*)?(?:-[0-9]+)?)-(?:%s)$`, imagePrefix, regexp.QuoteMeta(m[1]), flavours)
-	return want{release: regexp.MustCompile(release), prefix: imagePrefix + m[1]}, nil
+	return want{suite: suite, release: regexp.MustCompile(release), prefix: imagePrefix + m[1]}, nil
 }
 
 // maxOlder is how many packages are asked for, the newest first, before none is found to have a version.
@@ -160,7 +170,7 @@ const maxOlder = 4
 // findImage returns the newest package that is wanted, nil when there is none.
 func (a *apt) findImage(ctx context.Context, w want) (*pkg, error) {
 	if w.name != "" {
-		return a.show(ctx, w.name)
+		return a.show(ctx, w.name, "")
 	}
 	known, err := a.names(ctx, w.prefix)
 	if err != nil {
@@ -171,7 +181,7 @@ func (a *apt) findImage(ctx context.Context, w want) (*pkg, error) {
 		return compareReleases(w.release.FindStringSubmatch(b)[1], w.release.FindStringSubmatch(a)[1])
 	})
 	for _, name := range known[:min(len(known), maxOlder)] {
-		if p, err := a.show(ctx, name); p != nil || err != nil {
+		if p, err := a.show(ctx, name, ""); p != nil || err != nil {
 			return p, err
 		}
 	}
@@ -206,31 +216,15 @@ func digits(s string) int { return len(s) - len(strings.TrimLeft(s, "0123456789"
 // What a kernel with all its modules may unpack to: Debian's is 0.4 GiB in 4,500 files.
 var imageLimits = limits{bytes: 4 << 30, entries: 100_000}
 
-// unpackImage downloads a package, and that of its modules if they have one, and unpacks both into dir.
+// unpackImage downloads a package, and those of its parts that are in others, and unpacks them into dir.
 func (a *apt) unpackImage(ctx context.Context, p *pkg, dir string) error {
 	x, err := newExtractor(ctx, dir, imageLimits)
 	if err != nil {
 		return err
 	}
 	defer x.Close()
-	into := func(deb *os.File) error { return extractImage(x, deb) }
-	if err := a.unpack(ctx, p, dir, into); err != nil {
+	if err := a.unpackAll(ctx, p, dir, imagePart, func(deb *os.File) error { return extractImage(x, deb) }); err != nil {
 		return err
-	}
-	for _, name := range p.depends {
-		if !strings.HasPrefix(name, modulesPrefix) {
-			continue
-		}
-		modules, err := a.show(ctx, name)
-		if err != nil {
-			return err
-		}
-		if modules == nil {
-			return fmt.Errorf("%s depends on %s, which apt does not have", p, name)
-		}
-		if err := a.unpack(ctx, modules, dir, into); err != nil {
-			return err
-		}
 	}
 	k, err := Open(dir)
 	if err == nil && k.Modules == "" {
@@ -257,36 +251,4 @@ func extractImage(x *extractor, deb io.Reader) error {
 		}
 		return nil
 	})
-}
-
-// Open returns the kernel in a folder with boot/vmlinuz-RELEASE and lib/modules/RELEASE, the layout of an installed system and
-// of the cache. There must be one only.
-func Open(dir string) (*Kernel, error) {
-	found, err := filepath.Glob(filepath.Join(escapeGlob(dir), "boot", "vmlinuz-*"))
-	if err != nil {
-		return nil, err
-	}
-	if len(found) != 1 {
-		return nil, fmt.Errorf("%s has %d kernels, boot/vmlinuz-RELEASE, instead of one", dir, len(found))
-	}
-	_, release, _ := strings.Cut(filepath.Base(found[0]), "-")
-	k := &Kernel{Image: found[0], Release: release, Modules: existing(dir, "lib", "modules", release)}
-	if k.Modules != "" {
-		k.Headers = existing(k.Modules, "build")
-	}
-	return k, nil
-}
-
-// escapeGlob has filepath.Glob take a path as it is.
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
-}
-
-// existing joins a folder's path, and returns "" when it isn't there.
-func existing(parts ...string) string {
-	dir := filepath.Join(parts...)
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return ""
-	}
-	return dir
 }

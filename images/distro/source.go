@@ -26,34 +26,43 @@ const sourcePrefix = "linux-source-"
 
 var sourceTarball = regexp.MustCompile(`^usr/src/` + sourcePrefix + `[^/]+(\.tar\.xz)$`)
 
-// FetchSource returns the packaged source of a kernel ("6.12"): the one in the cache, else the newest that the
-// system's package manager has.
+// FetchSource returns the packaged source of a kernel ("6.12", or "7.2@sid" from another suite of the distribution): the
+// one in the cache, else the newest that the system's package manager has.
 func FetchSource(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Source, error) {
-	if p, ok := recall(cache, sourceMemo(version)); ok {
-		if path, ok := cache.Lookup(images.KindSource, p.tarball()); ok {
-			return &Source{Version: p.String(), Tarball: path}, nil
-		}
-	}
-	a, err := newApt(progress)
-	if err != nil {
-		return nil, fmt.Errorf("kernel source %s: %w", version, err)
-	}
-	s, err := a.source(ctx, cache, version)
+	s, err := fetchSource(ctx, cache, version, progress)
 	if err != nil {
 		return nil, fmt.Errorf("kernel source %s: %w", version, err)
 	}
 	return s, nil
 }
 
+func fetchSource(ctx context.Context, cache *images.Cache, named string, progress func(string)) (*Source, error) {
+	if p, ok := recall(cache, sourceMemo(named)); ok {
+		if path, ok := cache.Lookup(images.KindSource, p.tarball()); ok {
+			return &Source{Version: p.String(), Tarball: path}, nil
+		}
+	}
+	version, suite, err := splitSuite(named)
+	if err != nil {
+		return nil, err
+	}
+	var s *Source
+	err = withApt(ctx, suite, progress, func(a *apt) (err error) {
+		s, err = a.source(ctx, cache, version, sourceMemo(named))
+		return err
+	})
+	return s, err
+}
+
 func (p *pkg) tarball() string { return p.key() + ".tar.xz" }
 
 // source returns the newest source that apt has, from the cache if it is there.
-func (a *apt) source(ctx context.Context, cache *images.Cache, version string) (*Source, error) {
+func (a *apt) source(ctx context.Context, cache *images.Cache, version, memo string) (*Source, error) {
 	if m := wantVersion.FindStringSubmatch(version); m == nil || m[2] != "" {
-		return nil, fmt.Errorf("version %q is none: it is like 6.12", version)
+		return nil, fmt.Errorf("invalid version %q: expected one such as 6.12", version)
 	}
 	var path string
-	find := func() (*pkg, error) { return a.show(ctx, sourcePrefix+version) }
+	find := func() (*pkg, error) { return a.show(ctx, sourcePrefix+version, "") }
 	p, err := a.get(ctx, find, func(p *pkg) (err error) {
 		path, err = cache.File(ctx, images.KindSource, p.tarball(), func(w *os.File) error {
 			return a.unpack(ctx, p, filepath.Dir(w.Name()), func(deb *os.File) error { return extractSource(deb, w) })
@@ -63,7 +72,7 @@ func (a *apt) source(ctx context.Context, cache *images.Cache, version string) (
 	if err != nil {
 		return nil, err
 	}
-	if err := remember(ctx, cache, sourceMemo(version), p); err != nil {
+	if err := remember(ctx, cache, memo, p); err != nil {
 		return nil, err
 	}
 	return &Source{Version: p.String(), Tarball: path}, nil

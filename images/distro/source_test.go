@@ -61,7 +61,7 @@ func TestBadSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f, c := newFakeApt(t), openCache(t)
 			f.add("", "linux-source-6.12", "1", "", tt.deb)
-			_, err := testApt(t, false).source(t.Context(), c, "6.12")
+			_, err := testApt(t, false).source(t.Context(), c, "6.12", sourceMemo("6.12"))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}

@@ -8,14 +8,19 @@ import (
 	"strings"
 )
 
-// FromFolder returns the kernel in a folder: one where a kernel was built, or one with an unpacked
-// package, which has boot/vmlinuz-RELEASE.
+// FromFolder returns the kernel in a folder: one where a kernel was built, a lib/modules/RELEASE that holds the kernel's own
+// vmlinuz, or one with an unpacked package, as Open takes it.
 func FromFolder(dir string) (*Kernel, error) {
 	release, err := os.ReadFile(filepath.Join(dir, "include", "config", "kernel.release"))
 	if err != nil {
+		k, modulesErr := openModules(dir)
+		if modulesErr == nil {
+			return k, nil
+		}
 		k, openErr := Open(dir)
 		if openErr != nil {
-			return nil, fmt.Errorf("%s is neither a folder where a kernel was built (%w) nor one of an unpacked package (%w)", dir, err, openErr)
+			return nil, fmt.Errorf("%s is neither a folder where a kernel was built (%w) nor a lib/modules/RELEASE with a kernel (%w) "+
+				"nor that of an unpacked package (%w)", dir, err, modulesErr, openErr)
 		}
 		return k, nil
 	}

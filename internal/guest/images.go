@@ -88,8 +88,8 @@ func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec, modules str
 			return "", err
 		}
 		if len(lacking) > 0 {
-			return "", fmt.Errorf("the kernel has no %s, neither built in nor as a module in %s: guests need that to see files; "+
-				"take another kernel, such as debian:6.12 (kernels made for clouds lack 9P)", strings.Join(lacking, ", "), modules)
+			return "", fmt.Errorf("the kernel has no %s, neither built in nor as a module in %s%s: guests need that to see files; "+
+				"take another kernel, such as debian:6.12 (kernels made for clouds lack 9P)", strings.Join(lacking, ", "), modules, images.LacksBuiltin(modules))
 		}
 	}
 	return cache.Initramfs(ctx, contents)

@@ -21,8 +21,8 @@ const (
 )
 
 // packaged is how a packaged kernel is named: 6.12, 6.12-cloud or linux-image-6.12.30-amd64, with or without the
-// distribution's name in front.
-var packaged = regexp.MustCompile(`^(?:(?:debian|ubuntu):)?([0-9]+(?:\.[0-9]+)+(?:-[a-z][a-z0-9]*)?|linux-image-[a-z0-9.+~-]+)$`)
+// distribution's name in front, and behind it the suite that it comes from, where that is none of this system's: 7.2@sid.
+var packaged = regexp.MustCompile(`^(?:(?:debian|ubuntu):)?(?:[0-9]+(?:\.[0-9]+)+(?:-[a-z][a-z0-9]*)?|linux-image-[a-z0-9.+~-]+)(?:@[a-z][a-z0-9-]*)?$`)
 
 // validateKernel reports a kernel that can't be there.
 func (s Spec) validateKernel() error {
@@ -32,7 +32,7 @@ func (s Spec) validateKernel() error {
 	info, err := os.Stat(s.Kernel)
 	switch {
 	case err != nil:
-		return fmt.Errorf("kernel: %w; -k takes a file, a folder where a kernel was built, a version such as 6.12, or host", err)
+		return fmt.Errorf("kernel: %w; -k takes a file, a folder where a kernel was built, a lib/modules/RELEASE that holds one, a version such as 6.12, or host", err)
 	case info.IsDir():
 		_, err := distro.FromFolder(s.Kernel)
 		return err
@@ -56,8 +56,8 @@ func (s Spec) findKernel(ctx context.Context, cache *images.Cache, progress io.W
 }
 
 func (s Spec) namedKernel(ctx context.Context, cache *images.Cache, progress io.Writer) (*distro.Kernel, error) {
-	if m := packaged.FindStringSubmatch(s.Kernel); m != nil {
-		return distro.Fetch(ctx, cache, m[1], func(line string) {
+	if packaged.MatchString(s.Kernel) {
+		return distro.Fetch(ctx, cache, s.Kernel, func(line string) {
 			if progress != nil {
 				fmt.Fprintln(progress, "stile: "+line)
 			}
@@ -69,9 +69,6 @@ func (s Spec) namedKernel(ctx context.Context, cache *images.Cache, progress io.
 		return &distro.Kernel{Image: path}, err
 	case KernelHost:
 		return distro.Host()
-	}
-	if info, err := os.Stat(s.Kernel); err == nil && info.IsDir() {
-		return distro.FromFolder(s.Kernel)
 	}
 	if tree, ok := strings.CutSuffix(s.Kernel, "/arch/x86/boot/bzImage"); ok {
 		if k, err := distro.FromFolder(tree); err == nil {

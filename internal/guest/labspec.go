@@ -135,7 +135,8 @@ func labModules(k *distro.Kernel, t *lab.Topology) ([]images.Module, error) {
 		return nil, err
 	}
 	if len(lacking) > 0 {
-		return nil, fmt.Errorf("the lab can't use %s: it has no %s, neither built in nor as a module in %s", k.Image, strings.Join(lacking, ", "), k.Modules)
+		return nil, fmt.Errorf("the lab can't use %s: it has no %s, neither built in nor as a module in %s%s",
+			k.Image, strings.Join(lacking, ", "), k.Modules, images.LacksBuiltin(k.Modules))
 	}
 	return modules, nil
 }
