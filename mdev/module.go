@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -111,6 +112,10 @@ func (m *Module) build(ctx context.Context, to *os.File) error {
 	if err != nil {
 		return err
 	}
+	if compiler := missingCompiler(headers); compiler != "" {
+		return fmt.Errorf("the headers of kernel %s (%s) are for %s, which is not here: install the package %[3]s; "+
+			"a kernel from another suite of the distribution needs that suite's compiler", m.Release, headers, compiler)
+	}
 	dir, err := os.MkdirTemp("", "stile-module-")
 	if err != nil {
 		return err
@@ -152,6 +157,24 @@ func missingTools() []string {
 		}
 	}
 	return missing
+}
+
+var compilerVersion = regexp.MustCompile(`(?m)^CC\b.*\b(gcc-[0-9]+)$`)
+
+// missingCompiler returns the compiler that Debian's headers name, "" when it is there or they name none.
+func missingCompiler(headers string) string {
+	text, err := os.ReadFile(filepath.Join(headers, ".kernelvariables"))
+	if err != nil {
+		return ""
+	}
+	named := compilerVersion.FindSubmatch(text)
+	if named == nil {
+		return ""
+	}
+	if _, err := exec.LookPath(string(named[1])); err == nil {
+		return ""
+	}
+	return string(named[1])
 }
 
 // drainTime is how long a build that is told to end may take.

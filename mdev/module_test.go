@@ -108,6 +108,31 @@ func TestBuildModule(t *testing.T) {
 	}
 }
 
+func TestMissingCompiler(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", filepath.Join(dir, "bin"))
+	program(t, dir, "gcc-12", "#!/bin/sh\n")
+	for variables, want := range map[string]string{
+		"": "", "CC = gcc\n": "", "CC = $(if $(X),$(CCACHE)) $(CROSS_COMPILE)gcc-12\n": "",
+		"CCACHE = ccache\nCC = $(if $(X),$(CCACHE)) $(CROSS_COMPILE)gcc-16\nARCH = x86\n": "gcc-16",
+	} {
+		check(t, os.WriteFile(filepath.Join(dir, ".kernelvariables"), []byte(variables), 0o644))
+		if got := missingCompiler(dir); got != want {
+			t.Errorf("%q: %q, want %q", variables, got, want)
+		}
+	}
+	cache, err := images.Open(filepath.Join(dir, "cache"))
+	check(t, err)
+	program(t, dir, "make", fakeMake)
+	program(t, dir, "gcc", "#!/bin/sh\n")
+	check(t, os.WriteFile(filepath.Join(dir, "Makefile"), nil, 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, ".kernelvariables"), []byte("CC = gcc-16\n"), 0o644))
+	m := &Module{Release: "7.2", Headers: []string{dir}, Cache: cache, Progress: func(string) {}}
+	if _, err := m.Build(t.Context()); err == nil || !strings.Contains(err.Error(), "install the package gcc-16") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestHeadersPackage(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "os-release")
 	for text, want := range map[string]string{

@@ -2,6 +2,7 @@ package distro
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -115,9 +116,11 @@ func extractHeaders(x *extractor, deb io.Reader) error {
 	})
 }
 
-var includeInstalled = regexp.MustCompile(`(?m)^include /usr/src/([0-9A-Za-z.+_-]+)/Makefile$`)
+// installedPath matches the lines of a makefile that name folders of an installed system: another makefile to include, and since
+// 7.1 the makefile's own folder.
+var installedPath = regexp.MustCompile(`(?m)^(include |KBUILD_OUTPUT *:?= *)/usr/src/([0-9A-Za-z.+_/-]+)$`)
 
-// relocate has a makefile that includes another by its path in an installed system look for it beside its own folder.
+// relocate has a makefile that names folders by their paths in an installed system look for them beside its own.
 func relocate(makefile string) error {
 	text, err := os.ReadFile(makefile)
 	if errors.Is(err, os.ErrNotExist) {
@@ -126,7 +129,14 @@ func relocate(makefile string) error {
 	if err != nil {
 		return err
 	}
-	beside := includeInstalled.ReplaceAll(text, []byte(`include $$(dir $$(lastword $$(MAKEFILE_LIST)))../$1/Makefile`))
+	beside := installedPath.ReplaceAllFunc(text, func(line []byte) []byte {
+		m := installedPath.FindSubmatch(line)
+		what := "include "
+		if !bytes.HasPrefix(m[1], []byte(what)) {
+			what = "KBUILD_OUTPUT := " // at once: the list of makefiles grows
+		}
+		return fmt.Appendf(nil, "%s$(abspath $(dir $(lastword $(MAKEFILE_LIST)))..)/%s", what, m[2])
+	})
 	if info, err := os.Lstat(makefile); err != nil || !info.Mode().IsRegular() {
 		return err // a link to the common part's, which includes nothing
 	}

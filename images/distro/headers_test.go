@@ -17,11 +17,11 @@ func addHeaders(t *testing.T, f *fakeApt) {
 	const src = "./usr/src/linux-headers-"
 	f.add("", "linux-headers-"+headersRelease, "6.1.192-2", "linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), linux-compiler-gcc-12-x86",
 		makeDeb(t, ".xz",
-			entry{name: src + headersRelease + "/Makefile", text: "A := 1\ninclude /usr/src/linux-headers-6.1.0-56-common/Makefile\n"},
+			entry{name: src + headersRelease + "/Makefile", text: "A := 1\nKBUILD_OUTPUT=/usr/src/linux-headers-" + headersRelease + "\ninclude /usr/src/linux-headers-6.1.0-56-common/Makefile\n"},
 			entry{name: src + headersRelease + "/scripts", link: "../../lib/linux-kbuild-6.1/scripts"},
 			entry{name: "./lib/modules/" + headersRelease + "/build", link: "/usr/src/linux-headers-" + headersRelease}))
 	f.add("", "linux-headers-6.1.0-56-common", "6.1.192-2", "",
-		makeDeb(t, ".xz", entry{name: src + "6.1.0-56-common/Makefile", text: "all:\n\t@echo common with $(A)\n"}))
+		makeDeb(t, ".xz", entry{name: src + "6.1.0-56-common/Makefile", text: "all:\n\t@echo common with $(A) $(KBUILD_OUTPUT)\n"}))
 	f.add("", "linux-kbuild-6.1", "6.1.192-2", "libc6, linux-headers-6.1.0-56-common",
 		makeDeb(t, ".xz", entry{name: "./usr/lib/linux-kbuild-6.1/scripts/fixdep", text: "fixdep"}, entry{name: "./usr/share/doc/x", text: "not wanted"}))
 }
@@ -39,7 +39,7 @@ func TestFetchHeaders(t *testing.T) {
 	if text, err := os.ReadFile(filepath.Join(dir, "scripts", "fixdep")); err != nil || string(text) != "fixdep" {
 		t.Errorf("through the link: %q, %v", text, err)
 	}
-	if out, err := exec.Command("make", "-s", "-C", dir).CombinedOutput(); err != nil || string(out) != "common with 1\n" {
+	if out, err := exec.Command("make", "-s", "-C", dir).CombinedOutput(); err != nil || string(out) != "common with 1 "+dir+"\n" {
 		t.Errorf("make: %q, %v", out, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "../../share")); err == nil {
