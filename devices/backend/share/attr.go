@@ -22,9 +22,13 @@ func (s *Session) getattr(c *Call, d *decoder) error {
 		return err
 	}
 	st := &c.st
+	version := s.share.qid(st) // of the state that the host tells, as in other answers
+	if fileType(st) == unix.S_IFLNK {
+		st.Size = s.linkSize(c, f.node, st.Size)
+	}
 	s.share.owners.show(st)
 	c.w.u64(statsBasic)
-	c.w.qid(s.share.qid(st))
+	c.w.qid(version)
 	c.w.u32(uint32(st.Mode))
 	c.w.u32(st.Uid)
 	c.w.u32(st.Gid)
@@ -40,6 +44,24 @@ func (s *Session) getattr(c *Call, d *decoder) error {
 	c.w.u64(0)
 	c.w.u64(0)
 	return nil
+}
+
+// linkSize returns the length of a symbolic link's target, and told, the size that the host tells, where the target can't be
+// read. They differ on file systems that don't know the length, and say 0, as many of FUSE do. Linux from 7.2 on cuts what it
+// keeps of a target to the size.
+func (s *Session) linkSize(c *Call, n *node, told uint64) uint64 {
+	st := c.st // pin uses the buffer
+	defer func() { c.st = st }()
+	fd, err := s.pin(c, n)
+	if err != nil {
+		return told
+	}
+	defer s.unpin(n)
+	length, err := readlinkFD(fd, c.path[:])
+	if err != nil || length == len(c.path) {
+		return told
+	}
+	return uint64(length)
 }
 
 // encodeDev is the kernel's new_encode_dev (include/linux/kdev_t.h), which v9fs decodes.
