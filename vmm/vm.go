@@ -265,6 +265,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 		if err := vcpu.SetMSRs(kvm.MSR{Index: msrMTRRDefType, Data: mtrrWriteBack}); err != nil {
 			return err
 		}
+		vcpu.SetFirmwareMSRs(system, entries)
 	}
 	if v.vm.LacksPMU() {
 		v.notice("the guest has no performance counters: perf events of this host, or its NMI watchdog, count in guests too (KVM's mediated PMU)")

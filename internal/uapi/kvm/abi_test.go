@@ -66,6 +66,8 @@ func addStructs(t *testing.T, facts golden.Facts) {
 		{"kvm_irq_routing", ListHeader{}, "-"},
 		{"kvm_irq_level", IRQLevel{}, "irq level"},
 		{"kvm_pit_config", PITConfig{}, "flags"},
+		{"kvm_reinject_control", ReinjectControl{}, "pit_reinject"},
+		{"kvm_one_reg", OneReg{}, "id addr"},
 		{"kvm_irq_routing_entry", IRQRoutingEntry{}, "gsi type flags u"},
 		{"kvm_irqfd", IRQFD{}, "fd gsi flags resamplefd"},
 		{"kvm_ioeventfd", IOEventFD{}, "datamatch addr len fd flags"},

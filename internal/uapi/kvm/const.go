@@ -13,6 +13,7 @@ const (
 	CapMPState               Capability = 14
 	CapSyncMMU               Capability = 16
 	CapSetGuestDebug         Capability = 23
+	CapReinjectControl       Capability = 24
 	CapIRQRouting            Capability = 25
 	CapIRQFD                 Capability = 32
 	CapPIT2                  Capability = 33
@@ -27,6 +28,7 @@ const (
 	CapTSCControl            Capability = 60
 	CapGetTSCKHz             Capability = 61
 	CapMaxVCPUs              Capability = 66
+	CapOneReg                Capability = 70
 	CapTSCDeadlineTimer      Capability = 72
 	CapSyncRegs              Capability = 74
 	CapKVMClockCtrl          Capability = 76
@@ -44,6 +46,7 @@ const (
 	CapMSIDevID              Capability = 131
 	CapImmediateExit         Capability = 136
 	CapX86DisableExits       Capability = 143
+	CapGetMSRFeatures        Capability = 153
 	CapNestedState           Capability = 157
 	CapX86UserSpaceMSR       Capability = 188
 	CapExitOnEmulationFailed Capability = 204
@@ -114,6 +117,17 @@ const (
 
 // PITSpeakerDummy in PITConfig.Flags: the kernel answers port 0x61.
 const PITSpeakerDummy = 1
+
+// Parts of OneReg.ID on x86 (Documentation/virt/kvm/api.rst, KVM_SET_ONE_REG): architecture, size
+// and, since Linux 6.18, what kind of register the low half names.
+const (
+	RegX86     = 0x2000000000000000
+	RegSizeU64 = 0x0030000000000000
+	RegTypeMSR = 2 << 32
+	RegTypeKVM = 3 << 32
+
+	RegGuestSSP = RegX86 | RegSizeU64 | RegTypeKVM // shadow stack pointer
+)
 
 // Bits of ClockData.Flags.
 const (

@@ -26,6 +26,7 @@ const (
 	GetIRQChip          = 0xc208ae62
 	SetIRQChip          = 0x8208ae63
 	SetGSIRouting       = 0x4008ae6a
+	SetReinjection      = 0xae71
 	RegisterIRQFD       = 0x4020ae76
 	CreatePIT2          = 0x4040ae77
 	SetBootCPUID        = 0xae78
@@ -74,6 +75,8 @@ const (
 	GetXSave2     = 0x9000aecf
 	GetXCRs       = 0x8188aea6
 	SetXCRs       = 0x4188aea7
+	GetOneReg     = 0x4010aeab
+	SetOneReg     = 0x4010aeac
 	KVMClockCtrl  = 0xaead
 
 	GetNestedState = 0xc080aebe

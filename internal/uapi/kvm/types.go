@@ -89,6 +89,18 @@ type PITConfig struct {
 	_     [15]uint32
 }
 
+// ReinjectControl is struct kvm_reinject_control.
+type ReinjectControl struct {
+	PITReinject uint8
+	_           [31]uint8
+}
+
+// OneReg is struct kvm_one_reg.
+type OneReg struct {
+	ID   uint64
+	Addr uint64 // of the register's value in this process
+}
+
 // IRQRoutingEntry is struct kvm_irq_routing_entry. U is a union: for RoutingIRQChip
 // the chip and the pin; for RoutingMSI the address's low and high half, the data and
 // the device ID.
