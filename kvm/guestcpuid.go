@@ -13,8 +13,6 @@ type CPUIDOptions struct {
 	VCPUs int // of the VM: cores of one package, a thread each
 	// TSCDeadline offers the local APIC timer's deadline mode (Capability TSCDeadlineTimer).
 	TSCDeadline bool
-	// HideAsyncPF hides asynchronous page faults. Nested guests have hung with them.
-	HideAsyncPF bool
 	// HidePMU hides the performance counters. KVM demands it of no VM, but a guest would find
 	// counters that do not count (VM.LacksPMU).
 	HidePMU bool
@@ -45,6 +43,11 @@ const (
 // APIC ID, a topology of o.VCPUs cores, the hypervisor bit. Extended state that contradicts
 // itself is hidden with the features that need it (see xsave.go). It is pure: the argument
 // stays as it is.
+//
+// Asynchronous page faults are hidden. Linux enables them while the local APIC of a kernel that
+// no firmware has started is still disabled: KVM before Linux 5.13 then loses the interrupt that
+// ends the first fault, and the vCPU spins in HLT for ever. Nested guests have hung with them too.
+// Without the feature KVM itself halts a vCPU that waits for a page.
 func GuestCPUID(supported []CPUIDEntry, o CPUIDOptions) []CPUIDEntry {
 	o.VCPUs = max(o.VCPUs, 1)
 	entries := slices.DeleteFunc(slices.Clone(supported), func(e CPUIDEntry) bool {
@@ -102,9 +105,7 @@ func (o CPUIDOptions) edit(e *CPUIDEntry) {
 		// APIC ID; core ID and one thread per core; node 0 of 1.
 		e.Eax, e.Ebx, e.Ecx = uint32(o.VCPU), uint32(o.VCPU)&0xff, 0
 	case uapi.CPUIDFeatures:
-		if o.HideAsyncPF {
-			e.Eax &^= 1<<uapi.FeatureAsyncPF | 1<<uapi.FeatureAsyncPFVMExit | 1<<uapi.FeatureAsyncPFInt
-		}
+		e.Eax &^= 1<<uapi.FeatureAsyncPF | 1<<uapi.FeatureAsyncPFVMExit | 1<<uapi.FeatureAsyncPFInt
 	}
 }
 

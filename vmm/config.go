@@ -84,9 +84,6 @@ type Config struct {
 	Console io.Writer
 	// Input is read for the serial line's input until EOF. Nil means none.
 	Input io.Reader
-	// HideAsyncPF hides asynchronous page faults from the guest, which nested hosts
-	// under emulation do not always deliver.
-	HideAsyncPF bool
 	// HugePages says what of the host's pool of 2 MiB pages is taken for RAM; "" nothing.
 	HugePages HugePages
 }

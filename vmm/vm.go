@@ -257,7 +257,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 			return err
 		}
 		entries := kvm.GuestCPUID(supported, kvm.CPUIDOptions{
-			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HideAsyncPF: v.cfg.HideAsyncPF, HidePMU: v.vm.LacksPMU(),
+			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HidePMU: v.vm.LacksPMU(),
 		})
 		if err := vcpu.SetCPUID(entries); err != nil {
 			return err

@@ -44,7 +44,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
-		HideAsyncPF: Nested(), HugePages: s.hugePages(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
+		HugePages: s.hugePages(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
 		Disks: s.disks(), Balloon: s.Balloon, Notice: notice,
 		OnReboot: vmm.RebootPolicy(s.OnReboot),
 	}
@@ -389,7 +389,7 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 		Kernel: made.Kernel, Initrds: s.Initramfs, Cmdline: cmdline, CPUs: s.CPUs, Memory: s.Memory,
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
-		Console: console, Input: input, HideAsyncPF: Nested(), HugePages: s.hugePages(), Disks: s.disks(), Notice: notice,
+		Console: console, Input: input, HugePages: s.hugePages(), Disks: s.disks(), Notice: notice,
 		Balloon: s.Balloon, OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets, StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
 	}, errors.Join(err, netErr)
 }
