@@ -253,9 +253,7 @@ func (v *VM) createCPUs(system *kvm.System) error {
 			return err
 		}
 		v.cpus = append(v.cpus, v.newCPU(vcpu))
-		if err := vcpu.SetHostTSCKHz(); err != nil {
-			return err
-		}
+		v.setTSC(id, vcpu)
 		entries := kvm.GuestCPUID(supported, kvm.CPUIDOptions{
 			VCPU: id, VCPUs: n, TSCDeadline: system.Capability(uapi.CapTSCDeadlineTimer) > 0, HidePMU: v.vm.LacksPMU(),
 		})
@@ -271,6 +269,14 @@ func (v *VM) createCPUs(system *kvm.System) error {
 		v.notice("the guest has no performance counters: perf events of this host, or its NMI watchdog, count in guests too (KVM's mediated PMU)")
 	}
 	return v.cpus[0].prepare()
+}
+
+// setTSC lets a vCPU's time-stamp counter run at the host's frequency. A KVM that refuses leaves it as
+// it was made, which is the same on most hosts.
+func (v *VM) setTSC(id int, c interface{ SetHostTSCKHz() error }) {
+	if err := c.SetHostTSCKHz(); err != nil && id == 0 {
+		v.notice(fmt.Sprintf("%v: the guest keeps KVM's; if its timers are late, reload KVM's module (kvm_intel or kvm_amd)", err))
+	}
 }
 
 // Agent returns the host's end of the agent's port: what is written arrives in the
