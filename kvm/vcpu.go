@@ -32,6 +32,7 @@ type VCPU struct {
 	pid  int
 
 	described bool // SetCPUID has succeeded
+	signaled func() // see OnSignal; nil for nothing
 
 	bound  int          // thread of Bind, 0 outside
 	thread atomic.Int64 // thread that is in Run, 0 outside
@@ -103,6 +104,9 @@ func (c *VCPU) Run() (Exit, error) {
 		case syscall.EINTR, syscall.EAGAIN:
 			// EAGAIN: the vCPU got its INIT or SIPI and starts. exit_reason is stale in
 			// both cases.
+			if c.signaled != nil {
+				c.signaled()
+			}
 			if c.takeKick() {
 				return Exit{Reason: ExitInterrupted, vcpu: c}, nil
 			}
@@ -111,6 +115,11 @@ func (c *VCPU) Run() (Exit, error) {
 		}
 	}
 }
+
+// OnSignal makes Run call fn whenever a signal has interrupted KVM_RUN, on the vCPU's thread and
+// before the guest goes on. A stop of the process (SIGSTOP, a frozen cgroup, the host's suspend)
+// interrupts it too: fn runs once the process continues. It is to be set while nothing runs.
+func (c *VCPU) OnSignal(fn func()) { c.signaled = fn }
 
 // takeKick reports whether there was a kick. The order matters: Kick sets its flag, then
 // immediate_exit, so a kick that comes between the two steps here is either reported now

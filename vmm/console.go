@@ -15,7 +15,8 @@ const maxLine = 512 // bytes of one line that are looked at
 // Programs in the guest write to the same console. Once a line had the time that the kernel begins its own with, the others
 // are not taken for the kernel's.
 type console struct {
-	trouble func(Result) // called once for each kind of trouble; nil for nobody
+	trouble func(Result)      // called once for each kind of trouble; nil for nobody
+	excused func(Result) bool // whether trouble is none; nil for never. It must not block
 	marks   []mark
 
 	mu    sync.Mutex
@@ -61,7 +62,7 @@ func (c *console) endLine() {
 	}
 	r, found := find(c.marks, said)
 	c.line = c.line[:0]
-	if !found || c.told[r.Reason].Reason != "" {
+	if !found || c.told[r.Reason].Reason != "" || c.excused != nil && c.excused(r) {
 		return
 	}
 	c.told[r.Reason] = r

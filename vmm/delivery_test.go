@@ -40,11 +40,10 @@ type player struct {
 	noEvents error
 }
 
-func (p *player) ID() int          { return 3 }
-func (p *player) Bind()            {}
-func (p *player) Unbind()          {}
-func (p *player) Kick() error      { return nil }
-func (p *player) Describe() string { return "where it is" }
+func (p *player) ID() int            { return 3 }
+func (p *player) Kick() error        { return nil }
+func (p *player) MarkStopped() error { return nil }
+func (p *player) Describe() string   { return "where it is" }
 
 func (p *player) Regs() (*kvm.Regs, error)         { return &kvm.Regs{RIP: p.at.rip}, nil }
 func (p *player) Events() (*kvm.VCPUEvents, error) { return &p.at.events, p.noEvents }
@@ -100,7 +99,7 @@ func TestSpuriousDelivery(t *testing.T) {
 			p := &player{steps: test.steps, noEvents: test.noEvents}
 			var got Result
 			c := &cpu{loop: p, ports: new(bus.Bus), mem: new(bus.Bus), end: func(r Result) { got = r },
-				stop: func() bool { return false }, reset: func() bool { return false }}
+				stop: func() bool { return false }, reset: func() bool { return false }, stops: newStops(nil)}
 			c.run()
 			if got.Reason != test.want || p.runs != test.runs {
 				t.Errorf("%d runs, then %v; want %d and %s", p.runs, got, test.runs, test.want)
@@ -108,7 +107,7 @@ func TestSpuriousDelivery(t *testing.T) {
 			if test.want == Failed && (!strings.Contains(got.Detail, "vCPU 3: KVM internal error: ") || !strings.Contains(got.Detail, "where it is")) {
 				t.Errorf("it says %q", got.Detail)
 			}
-			v := &VM{cpus: []*cpu{c, {}}}
+			v := &VM{cpus: []*cpu{c, {}}, stops: c.stops}
 			if n := v.Stats().SpuriousErrors; n != test.repeats {
 				t.Errorf("%d spurious errors counted, want %d", n, test.repeats)
 			}

@@ -21,6 +21,9 @@ type cpu struct {
 	exits    exitCounts
 	delivery delivery
 
+	stops     *stops
+	stopsTold uint64 // how many the guest knows of
+
 	work chan func() // for the vCPU's thread, which ends when it is closed
 	over chan struct{}
 }
@@ -31,6 +34,7 @@ type processor interface {
 	ID() int
 	Run() (kvm.Exit, error)
 	Kick() error
+	MarkStopped() error
 	Describe() string
 }
 
@@ -39,8 +43,10 @@ type processor interface {
 func (v *VM) newCPU(vcpu *kvm.VCPU) *cpu {
 	c := &cpu{
 		vcpu: vcpu, loop: vcpu, ports: &v.ports, mem: &v.memory, end: v.end, stop: v.halted, reset: v.resetting.Load,
-		work: make(chan func()), over: make(chan struct{}),
+		stops: v.stops,
+		work:  make(chan func()), over: make(chan struct{}),
 	}
+	vcpu.OnSignal(func() { c.markStops(c.stops.look()) })
 	go func() {
 		defer close(c.over)
 		vcpu.Bind()
@@ -77,7 +83,11 @@ func (e *exitCounts) add(r kvm.Reason) { e[min(int(r), len(e)-1)].Add(1) }
 
 // run runs the guest, on the vCPU's thread, until the VM is to stop or this vCPU ends it.
 func (c *cpu) run() {
+	c.stops.running.Add(1)
+	defer c.stops.running.Add(-1)
 	for !c.stop() {
+		c.stops.park()
+		c.markStops(c.stops.count.Load())
 		exit, err := c.loop.Run()
 		if err != nil {
 			c.fail(err)

@@ -44,6 +44,7 @@ type VM struct {
 	powerOn   powerOn
 
 	leaving atomic.Pointer[Result] // why the guest was asked to power off
+	stops   *stops                 // of this process
 	ended   chan struct{}          // closed once result is set
 	endOnce sync.Once
 	result  Result
@@ -82,7 +83,9 @@ func newVM(ctx context.Context, cfg Config) (*VM, error) {
 	procs.reserve(cfg.cpus())
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
 	v.freeProcs = sync.OnceFunc(func() { procs.release(cfg.cpus()) })
+	v.stops = newStops(v.ended)
 	v.console = newConsole(cfg.Console, linesTimed(cfg.Cmdline), v.trouble)
+	v.console.excused = v.excuses
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
@@ -326,6 +329,8 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 	stopWatch := context.AfterFunc(ctx, func() { v.end(Result{Reason: Canceled, Detail: context.Cause(ctx).Error()}) })
 	defer stopWatch()
 	v.mark("guest runs")
+	v.stops.start()
+	go v.watchStops()
 	err := v.runCPUs()
 	for err == nil && !v.stopping.Load() {
 		if reset := v.reset(); reset != nil {
@@ -413,7 +418,7 @@ func (v *VM) rebootStats() (n int, took time.Duration) {
 // Stats returns what the VM has cost so far.
 func (v *VM) Stats() Stats {
 	reboots, resetTime := v.rebootStats()
-	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: reboots, ResetMS: milliseconds(resetTime)}
+	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: reboots, ResetMS: milliseconds(resetTime), Stops: v.stops.count.Load()}
 	for _, c := range v.cpus {
 		s.SpuriousErrors += c.delivery.repeats.Load()
 		for reason := range c.exits {

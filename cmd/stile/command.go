@@ -12,7 +12,7 @@ import (
 )
 
 // command makes the command that runs in the guest. Without one it is a shell on the terminal.
-func (f *runFlags) command() (*session.Cmd, *terminal, error) {
+func (f *runFlags) command(s *signals) (*session.Cmd, *terminal, error) {
 	args, tty := f.args, f.tty
 	if len(args) == 0 {
 		args = []string{shell(f.spec.Root)}
@@ -29,7 +29,7 @@ func (f *runFlags) command() (*session.Cmd, *terminal, error) {
 	if !tty {
 		return cmd, &terminal{}, nil
 	}
-	t, err := rawTerminal(os.Stdin)
+	t, err := rawTerminal(os.Stdin, s)
 	if err != nil {
 		return nil, nil, err
 	}

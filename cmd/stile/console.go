@@ -28,7 +28,7 @@ func (f *runFlags) runConsole() error {
 	defer s.stop()
 	t := &terminal{}
 	if isTerminal(os.Stdin) {
-		if t, err = rawTerminal(os.Stdin); err != nil {
+		if t, err = rawTerminal(os.Stdin, s); err != nil {
 			return f.bootFailed(s, err)
 		}
 	}
@@ -61,6 +61,7 @@ func (f *runFlags) runConsole() error {
 		return f.bootFailed(s, errors.Join(err, claim.Release()))
 	}
 	control.Machine(vm, cfg.Disks, escape)
+	defer s.aroundStop(vm.Hold)()
 	result, err := vm.Run(ctx)
 	t.restore()
 	report := control.Report()

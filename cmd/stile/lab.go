@@ -63,7 +63,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	args, reportPath, logPath := f.labArgs(spec, control.ID())
 	toCommand := make(signalChannel, 4)
 	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
-	restore, err := attachTerminal(&o, f.wantsTerminal())
+	restore, err := attachTerminal(&o, f.wantsTerminal(), s)
 	if err != nil {
 		return failed(err)
 	}

@@ -91,7 +91,7 @@ func (f *labFlags) run(command func(*guest.LabHost) []string, tty, own bool) err
 	if own {
 		o.Env = host.Typed()
 	}
-	restore, err := attachTerminal(o, tty)
+	restore, err := attachTerminal(o, tty, s)
 	if err != nil {
 		return err
 	}
@@ -122,11 +122,11 @@ func startStatus(err error) error {
 }
 
 // attachTerminal gives the command this process's terminal, in raw mode until the returned function is called.
-func attachTerminal(o *lab.Options, wanted bool) (restore func(), err error) {
+func attachTerminal(o *lab.Options, wanted bool, s *signals) (restore func(), err error) {
 	if !wanted {
 		return func() {}, nil
 	}
-	t, err := rawTerminal(os.Stdin)
+	t, err := rawTerminal(os.Stdin, s)
 	if err != nil {
 		return nil, err
 	}

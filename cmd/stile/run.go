@@ -281,6 +281,7 @@ func (f *runFlags) runCommand() error {
 	if err != nil {
 		return f.bootFailed(interrupts, err)
 	}
+	defer interrupts.aroundStop(g.Hold)()
 	outcome := f.execute(g, interrupts)
 	var report guest.Report
 	if outcome.killed {
@@ -367,7 +368,7 @@ func (f *runFlags) execute(g *guest.Guest, s *signals) outcome {
 // attempt runs the command once. The outcome's error is session.ErrAgentLost where the guest may
 // boot again.
 func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, input *sharedInput, reboots int) outcome {
-	cmd, terminal, err := f.command()
+	cmd, terminal, err := f.command(s)
 	if err != nil {
 		return outcome{guest.ExitSetup, "setup", err, true}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // signals decides what signals sent to stile do: the first one goes to the guest's
-// command, or ends the boot; the second ends the VM at once.
+// command, or ends the boot; the second ends the VM at once. SIGTSTP stops this process.
 type signals struct {
 	ch     chan os.Signal
 	kill   context.CancelFunc // ends what boot and command return
@@ -20,7 +20,8 @@ type signals struct {
 	process  signaled // nil while nothing runs
 	starting bool     // a process is about to be there: signals wait for it
 	waiting  []syscall.Signal
-	first    syscall.Signal // what ended the run, or may have
+	first    syscall.Signal           // what ended the run, or may have
+	stops    []*func() (after func()) // see aroundStop
 }
 
 // signaled is a command to which signals go.
@@ -34,6 +35,9 @@ func watchSignals() *signals {
 	s := &signals{ch: make(chan os.Signal, 4)}
 	s.killed, s.kill = context.WithCancel(context.Background())
 	signal.Notify(s.ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	if !signal.Ignored(syscall.SIGTSTP) { // who started this process wants no stops
+		signal.Notify(s.ch, syscall.SIGTSTP)
+	}
 	go s.watch()
 	return s
 }
@@ -42,6 +46,10 @@ func (s *signals) watch() {
 	for received := range s.ch {
 		sig, ok := received.(syscall.Signal)
 		if !ok {
+			continue
+		}
+		if sig == syscall.SIGTSTP {
+			s.suspend()
 			continue
 		}
 		if !s.pass(sig) {

@@ -17,7 +17,8 @@ import (
 // methods do nothing.
 type terminal struct {
 	file    *os.File
-	signals chan os.Signal // those that stop, continue or end this process
+	signals chan os.Signal // those that continue or end this process
+	forget  func()         // ends what is done around stops
 
 	mu       sync.Mutex
 	state    *term.State // what the terminal was before
@@ -28,11 +29,16 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // rawTerminal puts the terminal into raw mode until restore, but for the time in which this process is stopped. From a job
 // in the background this waits until it is in the foreground.
-func rawTerminal(f *os.File) (*terminal, error) {
+func rawTerminal(f *os.File, s *signals) (*terminal, error) {
 	t := &terminal{file: f, signals: make(chan os.Signal, 4)}
-	signal.Notify(t.signals, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGPIPE) // first: a stop must not leave it raw
 	var err error
-	if t.state, err = term.MakeRaw(int(f.Fd())); err != nil {
+	if t.state, err = term.GetState(int(f.Fd())); err != nil {
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	signal.Notify(t.signals, syscall.SIGCONT, syscall.SIGPIPE)
+	t.forget = s.aroundStop(func() func() { t.set(false); return func() {} }) // first: a stop must not leave it raw
+	if _, err = term.MakeRaw(int(f.Fd())); err != nil {
+		t.forget()
 		signal.Stop(t.signals)
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
@@ -44,9 +50,6 @@ func rawTerminal(f *os.File) (*terminal, error) {
 func (t *terminal) watchJob() {
 	for sig := range t.signals {
 		switch sig {
-		case syscall.SIGTSTP:
-			t.set(false)
-			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		case syscall.SIGCONT: // also after a SIGSTOP; the shell has set the terminal meanwhile
 			t.set(true)
 		case syscall.SIGPIPE:
@@ -88,6 +91,7 @@ func (t *terminal) restore() {
 	if !t.restored {
 		_ = term.Restore(int(t.file.Fd()), t.state)
 		t.restored = true
+		t.forget()
 		signal.Stop(t.signals)
 		close(t.signals)
 	}

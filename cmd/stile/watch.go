@@ -41,16 +41,16 @@ func attachConsole(ctx context.Context, prefix string) error {
 		return fmt.Errorf("%s: %w", id, err)
 	}
 	defer conn.Close()
+	s := watchSignals()
+	defer s.stop()
 	t := &terminal{}
 	if isTerminal(os.Stdin) {
 		fmt.Fprintf(os.Stderr, "stile: attached to %s; Ctrl-A x leaves\n", id)
-		if t, err = rawTerminal(os.Stdin); err != nil {
+		if t, err = rawTerminal(os.Stdin, s); err != nil {
 			return err
 		}
 	}
 	defer t.restore()
-	s := watchSignals()
-	defer s.stop()
 	defer context.AfterFunc(s.boot(), func() { conn.Close() })()
 	input := &escapeReader{in: os.Stdin, escape: func() { conn.Close() }, active: t.file != nil}
 	go func() { _, _ = io.Copy(conn, input) }() // ends with the process; the end of the input is not the console's

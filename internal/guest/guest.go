@@ -278,6 +278,9 @@ func environment(s Spec) []string {
 // Session returns the connection to the agent, of the guest's present boot.
 func (g *Guest) Session() *session.Session { return g.session.Load() }
 
+// Hold stops the guest until the returned function is called; see vmm.VM.Hold.
+func (g *Guest) Hold() (release func()) { return g.vm.Hold() }
+
 // Done returns a channel that is closed when the VM has ended.
 func (g *Guest) Done() <-chan struct{} { return g.ran }
 
