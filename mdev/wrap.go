@@ -62,7 +62,7 @@ func (h *Host) Wrap(b hostpci.BDF, o WrapOptions) (*Wrapped, error) {
 	}
 	w, err := h.wrap(b, uuid, n, o)
 	if err == nil {
-		w.From = step.From
+		w.From = step.Back
 		return w, f.end()
 	}
 	err = fmt.Errorf("wrap %v: %w", b, err)

@@ -85,7 +85,7 @@ func (c *changer) bind(step Step, keep bool) error {
 	if err != nil {
 		return err
 	}
-	e := Entry{Address: step.Address, Driver: step.From, Override: step.override, Target: step.To, Phase: binding, Keep: keep, Owner: owner}
+	e := Entry{Address: step.Address, Driver: step.Back, Override: step.override, Target: step.To, Phase: binding, Keep: keep, Owner: owner}
 	c.journal.remove(step.Address)
 	c.journal.Entries = append(c.journal.Entries, e)
 	if err := c.host.writeJournal(c.journal); err != nil {

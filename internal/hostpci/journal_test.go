@@ -84,6 +84,49 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 }
 
+// TestFirstDriverIsKept is about a function whose VFIO driver has gone behind stile's back, by rmmod or an unbind by
+// hand: a second bind must not take the state in between for the one to go back to.
+func TestFirstDriverIsKept(t *testing.T) {
+	for name, test := range map[string]struct {
+		first, second string // drivers
+		between       func(tree *hosttest.Tree)
+		want          string // driver at the end
+		override      string
+	}{
+		"the VFIO driver has gone": {"", "", func(tree *hosttest.Tree) { tree.Unbind(nicA) }, "e1000e", "e1000e"},
+		"so has the donor":         {hostpci.DonorDriver, "", func(tree *hosttest.Tree) { tree.Unbind(nicA) }, "e1000e", "e1000e"},
+		"wrapped afterwards":       {"", hostpci.DonorDriver, func(tree *hosttest.Tree) { tree.Unbind(nicA) }, "e1000e", "e1000e"},
+		"the override is cleared, too": {"", "", func(tree *hosttest.Tree) {
+			tree.Unbind(nicA)
+			tree.Write(tree.Folder(nicA)+"/driver_override", "(null)\n")
+		}, "e1000e", "(null)"},
+		"somebody chose another driver": {"", "", func(tree *hosttest.Tree) {
+			tree.Driver("other")
+			tree.Unbind(nicA)
+			tree.Write(tree.Folder(nicA)+"/driver_override", "other\n")
+			tree.Bind(nicA, "other")
+		}, "other", "other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree, _, h := bindHost(t)
+			tree.Driver(hostpci.DonorDriver)
+			tree.Write(tree.Folder(nicA)+"/driver_override", "e1000e\n")
+			if _, err := h.Bind(bdfs(t, nicA), hostpci.BindOptions{Driver: test.first, Keep: true}); err != nil {
+				t.Fatal(err)
+			}
+			test.between(tree)
+			if _, err := h.Bind(bdfs(t, nicA), hostpci.BindOptions{Driver: test.second}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.Unbind(bdfs(t, nicA), hostpci.UnbindOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			wantState(t, tree, nicA, test.want, test.override)
+			wantEntries(t, h, 0)
+		})
+	}
+}
+
 func TestStaleAndKept(t *testing.T) {
 	tree, _, h := bindHost(t)
 	if _, err := h.Bind(bdfs(t, disk), hostpci.BindOptions{}); err != nil {

@@ -46,10 +46,12 @@ type Step struct {
 	// From and To are drivers; "" is none.
 	From string `json:"from"`
 	To   string `json:"to"`
+	// Back is the driver that the function goes back to after a bind; "" is none.
+	Back string `json:"back,omitempty"`
 	// Writes are the writes in their order; none if there is nothing to change.
 	Writes []Write `json:"writes"`
 
-	override string // before
+	override string // to go back to
 }
 
 // Plan is what Bind or Unbind would do.
@@ -136,8 +138,23 @@ func (h *Host) planFunction(s *Snapshot, j *journal, b BDF, o BindOptions) (Step
 	if step.override, err = h.override(b); err != nil {
 		return Step{}, err
 	}
+	step.Back = f.Driver
+	if e != nil {
+		step.inherit(*e)
+	}
 	step.Writes = bindWrites(b, f.Driver, step.To)
 	return step, nil
+}
+
+// inherit takes over from an earlier bind what the function goes back to. The driver that it was given then is gone (its
+// module was removed, or somebody has unbound the function by hand), and its own driver is known from then only.
+func (s *Step) inherit(e Entry) {
+	if s.From == "" {
+		s.Back = e.Driver
+	}
+	if s.override == e.Target {
+		s.override = e.Override
+	}
 }
 
 // bindable tells why a function can't be bound at all.
