@@ -31,6 +31,7 @@ func (e IOEvent) String() string {
 // AttachIOEventFD makes writes that e describes signal the eventfd fd. Reads and other
 // writes there still end Run. An event that another one covers already is EEXIST.
 func (vm *VM) AttachIOEventFD(e IOEvent, fd int) error {
+	vm.calls.add(callIOEvent)
 	if err := vm.ioEventFD(e, fd, 0); err != nil {
 		return fmt.Errorf("attach ioeventfd %d to %v: %w", fd, e, err)
 	}
@@ -38,8 +39,13 @@ func (vm *VM) AttachIOEventFD(e IOEvent, fd int) error {
 }
 
 // DetachIOEventFD undoes AttachIOEventFD with the same arguments. Closing the eventfd does
-// not: until the VM goes, the guest's writes would keep on signalling nobody.
+// not: until the VM goes, the guest's writes would keep on signalling nobody. After Retire it does
+// nothing.
 func (vm *VM) DetachIOEventFD(e IOEvent, fd int) error {
+	if vm.retired.Load() {
+		return nil
+	}
+	vm.calls.add(callIOEvent + detach)
 	if err := vm.ioEventFD(e, fd, uapi.IOEventFDDeassign); err != nil {
 		return fmt.Errorf("detach ioeventfd %d from %v: %w", fd, e, err)
 	}

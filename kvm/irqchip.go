@@ -1,7 +1,9 @@
 package kvm
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/stile-vmm/stile/internal/sys"
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
@@ -61,10 +63,14 @@ type MSI struct {
 	Data    uint32
 }
 
-// SignalMSI sends m once. It reports whether a vCPU took it; a guest that masks it is no error.
+// SignalMSI sends m once. It reports whether a vCPU took it; a guest that masks it, or names a CPU
+// that is not there, is no error.
 func (vm *VM) SignalMSI(m MSI) (delivered bool, err error) {
 	msi := uapi.MSI{AddressLo: uint32(m.Address), AddressHi: uint32(m.Address >> 32), Data: m.Data}
 	n, err := sys.IoctlPtr(vm.fd, uapi.SignalMSI, &msi)
+	if errors.Is(err, syscall.EPERM) { // how KVM says that no local APIC matches
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("signal MSI %#x, data %#x: %w", m.Address, m.Data, err)
 	}

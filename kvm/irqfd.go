@@ -21,6 +21,7 @@ const NoResample = -1
 // One eventfd can drive one GSI at a time: EBUSY otherwise.
 func (vm *VM) AttachIRQFD(gsi uint32, trigger, resample int) error {
 	irqfd := uapi.IRQFD{FD: uint32(trigger), GSI: gsi}
+	vm.calls.add(callIRQFD)
 	if resample != NoResample {
 		irqfd.Flags = uapi.IRQFDResample
 		irqfd.ResampleFD = uint32(resample)
@@ -32,9 +33,13 @@ func (vm *VM) AttachIRQFD(gsi uint32, trigger, resample int) error {
 }
 
 // DetachIRQFD undoes AttachIRQFD. When it returns no injection is under way; later
-// signals count up in the eventfd.
+// signals count up in the eventfd. After Retire it does nothing.
 func (vm *VM) DetachIRQFD(gsi uint32, trigger int) error {
+	if vm.retired.Load() {
+		return nil
+	}
 	irqfd := uapi.IRQFD{FD: uint32(trigger), GSI: gsi, Flags: uapi.IRQFDDeassign}
+	vm.calls.add(callIRQFD + detach)
 	if _, err := sys.IoctlPtr(vm.fd, uapi.RegisterIRQFD, &irqfd); err != nil {
 		return fmt.Errorf("detach irqfd %d from GSI %d: %w", trigger, gsi, err)
 	}

@@ -38,14 +38,19 @@ func (vm *VM) SetMemorySlot(m MemorySlot) error {
 		MemorySize:    m.Size,
 		UserspaceAddr: uint64(m.Host),
 	}
+	vm.calls.add(callSlot)
 	if _, err := sys.IoctlPtr(vm.fd, uapi.SetUserMemoryRegion, &region); err != nil {
 		return fmt.Errorf("memory slot %d, %#x bytes at guest-physical %#x: %w", m.Slot, m.Size, m.GPA, err)
 	}
 	return nil
 }
 
-// RemoveMemorySlot takes the slot from the guest. The host memory may be unmapped after.
+// RemoveMemorySlot takes the slot from the guest. The host memory may be unmapped after. After Retire
+// it does nothing.
 func (vm *VM) RemoveMemorySlot(slot uint32) error {
+	if vm.retired.Load() {
+		return nil
+	}
 	return vm.SetMemorySlot(MemorySlot{Slot: slot})
 }
 

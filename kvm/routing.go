@@ -113,6 +113,7 @@ func (r *Routing) Commit() error {
 		return nil
 	}
 	r.fill()
+	r.vm.calls.add(callRouting)
 	if _, err := sys.IoctlBytes(r.vm.fd, uapi.SetGSIRouting, list(r.table)); err != nil {
 		return fmt.Errorf("set GSI routing, %d entries: %w", len(r.table), err)
 	}

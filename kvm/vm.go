@@ -16,6 +16,8 @@ type VM struct {
 	kernel   kernel
 	first    firstRun
 	noPMU    atomic.Bool
+	calls    calls
+	retired  atomic.Bool // see Retire
 }
 
 // CheckExtension returns what KVM says about c for this VM, 0 if it lacks it.

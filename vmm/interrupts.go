@@ -12,7 +12,7 @@ import (
 )
 
 // interrupts hands out the VM's interrupts: wired lines of the I/O APIC, and
-// message-signalled vectors whose eventfd is a KVM irqfd.
+// message-signalled vectors.
 type interrupts struct{ vm *kvm.VM }
 
 // Line implements irq.Allocator.
@@ -44,17 +44,21 @@ func (i interrupts) NewVector() (irq.Vector, error) {
 	return &vector{vm: i.vm, gsi: gsi, event: event}, nil
 }
 
-// vector is one message-signalled interrupt. Its irqfd is attached while it is routed;
-// the GSI keeps its message meanwhile, so that unmasking an unchanged vector costs one
-// ioctl.
+// vector is one message-signalled interrupt. It is sent by a call of KVM, unless somebody asks for
+// the descriptor: then it has a route in KVM's table and, while it is routed, an irqfd. Both take a
+// grace period of the kernel to set, for which a guest that boots would wait. The GSI keeps its
+// message while the irqfd is detached, so that unmasking an unchanged vector costs one ioctl.
 type vector struct {
 	vm    *kvm.VM
 	gsi   uint32
 	event *sys.EventFD
 
 	mu       sync.Mutex
-	message  irq.Message
-	set      bool // message is in the routing table
+	message  irq.Message // while routed
+	routed   bool
+	wired    bool        // the descriptor is somebody's
+	entry    irq.Message // in the routing table, if set
+	set      bool
 	attached bool
 	closed   bool
 }
@@ -65,7 +69,21 @@ func (v *vector) Route(m irq.Message) error {
 	if v.closed {
 		return errors.New("route: vector is closed")
 	}
-	if !v.set || v.message != m {
+	if v.wired {
+		if err := v.attach(m); err != nil {
+			return err
+		}
+	}
+	v.message, v.routed = m, true
+	if !v.wired && v.event.TryWait() > 0 {
+		return v.send()
+	}
+	return nil
+}
+
+// attach makes signals of the descriptor send m.
+func (v *vector) attach(m irq.Message) error {
+	if !v.set || v.entry != m {
 		routing := v.vm.Routing()
 		if err := routing.SetMSI(v.gsi, kvm.MSI{Address: m.Address, Data: m.Data}); err != nil {
 			return err
@@ -73,7 +91,7 @@ func (v *vector) Route(m irq.Message) error {
 		if err := routing.Commit(); err != nil {
 			return err
 		}
-		v.message, v.set = m, true
+		v.entry, v.set = m, true
 	}
 	if v.attached {
 		return nil
@@ -85,9 +103,16 @@ func (v *vector) Route(m irq.Message) error {
 	return nil
 }
 
+// send sends the message. That no CPU of the guest is meant by it is the guest's business.
+func (v *vector) send() error {
+	_, err := v.vm.SignalMSI(kvm.MSI{Address: v.message.Address, Data: v.message.Data})
+	return err
+}
+
 func (v *vector) Unroute() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.routed = false
 	return v.detach()
 }
 
@@ -99,9 +124,31 @@ func (v *vector) detach() error {
 	return v.vm.DetachIRQFD(v.gsi, v.event.Int())
 }
 
-func (v *vector) Trigger() error { return v.event.Signal() }
-func (v *vector) Pending() bool  { return v.event.TryWait() > 0 }
-func (v *vector) EventFD() int   { return v.event.Int() }
+func (v *vector) Trigger() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.routed && !v.wired && !v.closed {
+		return v.send()
+	}
+	return v.event.Signal()
+}
+
+func (v *vector) Pending() bool { return v.event.TryWait() > 0 }
+
+func (v *vector) EventFD() (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return -1, errors.New("vector is closed")
+	}
+	if v.routed && !v.wired {
+		if err := v.attach(v.message); err != nil {
+			return -1, err
+		}
+	}
+	v.wired = true
+	return v.event.Int(), nil
+}
 
 func (v *vector) Close() error {
 	v.mu.Lock()

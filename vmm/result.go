@@ -62,7 +62,9 @@ type Stats struct {
 	Exits   map[string]uint64 `json:"exits"`   // by reason
 	Devices map[string]uint64 `json:"devices"` // by the device or port that was accessed
 	Reboots int               `json:"reboots"`
-	Stops   uint64            `json:"stops"`    // how often this process was stopped for seconds, and the guest with it
+	Stops   uint64            `json:"stops"` // how often this process was stopped for seconds, and the guest with it
+	// IOCTLs counts calls of KVM that may wait for other parts of the kernel, see kvm.VM.Calls.
+	IOCTLs  map[string]uint64 `json:"ioctls"`
 	ResetMS float64           `json:"reset_ms"` // between the guest's resets and its next first instructions, in all
 	// SpuriousErrors is how often KVM refused an access for the delivery of an event that was over, and
 	// emulated it when it was asked again. See docs/lab.md.

@@ -1,7 +1,9 @@
 package vmm
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/stile-vmm/stile/devices/pci"
@@ -15,9 +17,10 @@ type slots struct {
 	vm    *kvm.VM
 	peers peers // told of BARs that other devices may reach; nil without any
 
-	mu   sync.Mutex
-	used []bool            // by slot number
-	bars map[uint64]uint32 // guest-physical address of a mapped part → slot
+	mu    sync.Mutex
+	used  []bool            // by slot number
+	bars  map[uint64]uint32 // guest-physical address of a mapped part → slot
+	bells []bell
 }
 
 func newSlots(vm *kvm.VM) *slots { return &slots{vm: vm, bars: make(map[uint64]uint32)} }
@@ -91,12 +94,73 @@ func (s *slots) UnmapHost(gpa uint64, h pci.Host) error {
 	return nil
 }
 
-func (s *slots) AddDoorbell(space pci.Space, addr uint64, d pci.Doorbell) error {
-	return s.vm.AttachIOEventFD(ioEvent(space, addr, d), d.EventFD)
+// bell is a doorbell that KVM knows of.
+type bell struct {
+	event kvm.IOEvent
+	fd    int
+	used  bool // by a BAR; others are kept for when it is decoded again
 }
 
+func (s *slots) AddDoorbell(space pci.Space, addr uint64, d pci.Doorbell) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	event := ioEvent(space, addr, d)
+	for i := range s.bells {
+		if b := &s.bells[i]; b.event == event && b.fd == d.EventFD {
+			b.used = true
+			return nil
+		}
+	}
+	// A doorbell that has moved is not kept where it was: a guest that moves it without end must not
+	// fill KVM's bus.
+	if err := s.drop(func(b bell) bool { return !b.used && b.fd == d.EventFD }); err != nil {
+		return err
+	}
+	if err := s.vm.AttachIOEventFD(event, d.EventFD); err != nil {
+		return err
+	}
+	s.bells = append(s.bells, bell{event, d.EventFD, true})
+	return nil
+}
+
+// RemoveDoorbell keeps the doorbell, which Decode detaches if something else comes to its place.
 func (s *slots) RemoveDoorbell(space pci.Space, addr uint64, d pci.Doorbell) error {
-	return s.vm.DetachIOEventFD(ioEvent(space, addr, d), d.EventFD)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	event := ioEvent(space, addr, d)
+	for i := range s.bells {
+		if b := &s.bells[i]; b.event == event && b.fd == d.EventFD && b.used {
+			b.used = false
+			return nil
+		}
+	}
+	return fmt.Errorf("remove doorbell at %v: there is none of eventfd %d", event, d.EventFD)
+}
+
+func (s *slots) Decode(space pci.Space, addr, size uint64, bells []pci.Doorbell) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drop(func(b bell) bool {
+		if b.used || b.event.PIO != (space == pci.IO) || b.event.Addr < addr || b.event.Addr-addr >= size {
+			return false
+		}
+		return !slices.ContainsFunc(bells, func(d pci.Doorbell) bool {
+			return d.EventFD == b.fd && ioEvent(space, addr+d.Off, d) == b.event
+		})
+	})
+}
+
+// drop detaches the bells that gone selects.
+func (s *slots) drop(gone func(bell) bool) error {
+	var errs []error
+	s.bells = slices.DeleteFunc(s.bells, func(b bell) bool {
+		if !gone(b) {
+			return false
+		}
+		errs = append(errs, s.vm.DetachIOEventFD(b.event, b.fd))
+		return true
+	})
+	return errors.Join(errs...)
 }
 
 func ioEvent(space pci.Space, addr uint64, d pci.Doorbell) kvm.IOEvent {

@@ -238,7 +238,11 @@ func (v *VM) buildMachine(ctx context.Context, system *kvm.System) error {
 	if err := v.devices.start(&v.host); err != nil {
 		return err
 	}
-	return v.createCPUs(system)
+	if err := v.createCPUs(system); err != nil {
+		return err
+	}
+	v.devices.root.Prepare()
+	return nil
 }
 
 func (v *VM) createCPUs(system *kvm.System) error {
@@ -378,6 +382,9 @@ func (v *VM) Close() error {
 	for _, c := range v.cpus {
 		errs = append(errs, c.close())
 	}
+	if v.vm != nil {
+		v.vm.Retire()
+	}
 	if v.devices != nil {
 		errs = append(errs, v.host.quiet(), v.devices.close())
 		v.console.telling.Wait() // nothing is printed any more
@@ -418,7 +425,7 @@ func (v *VM) rebootStats() (n int, took time.Duration) {
 // Stats returns what the VM has cost so far.
 func (v *VM) Stats() Stats {
 	reboots, resetTime := v.rebootStats()
-	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: reboots, ResetMS: milliseconds(resetTime), Stops: v.stops.count.Load()}
+	s := Stats{Exits: make(map[string]uint64), Devices: make(map[string]uint64), Reboots: reboots, ResetMS: milliseconds(resetTime), Stops: v.stops.count.Load(), IOCTLs: v.vm.Calls()}
 	for _, c := range v.cpus {
 		s.SpuriousErrors += c.delivery.repeats.Load()
 		for reason := range c.exits {

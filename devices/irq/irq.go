@@ -8,24 +8,24 @@ type Message struct {
 	Data    uint32
 }
 
-// Vector is one message-signalled interrupt source with an eventfd behind it. What
-// signals the eventfd reaches the guest without the VMM while the vector is routed.
+// Vector is one message-signalled interrupt source. What signals its eventfd, if it is asked for one,
+// reaches the guest without the VMM while the vector is routed.
 // All methods may be called concurrently.
 type Vector interface {
 	// Route connects the vector to the guest's message. Routing to the same message
 	// again costs nothing.
 	Route(Message) error
 	// Unroute disconnects it, as when the guest masks the vector. A later Trigger is
-	// counted in the eventfd and not delivered.
+	// kept for Pending, and not delivered.
 	Unroute() error
 	// Trigger raises the interrupt once.
 	Trigger() error
 	// Pending takes what was triggered while the vector was not routed, and reports
 	// whether that was anything.
 	Pending() bool
-	// EventFD returns the descriptor that Trigger signals, for irqfd users such as
-	// VFIO. It stays valid until Close.
-	EventFD() int
+	// EventFD returns a descriptor that raises the interrupt when it is signalled, for irqfd users such
+	// as VFIO. It stays valid until Close. What nobody asks for costs nothing.
+	EventFD() (int, error)
 	// Close frees the vector's GSI and eventfd.
 	Close() error
 }

@@ -210,7 +210,7 @@ type numberedVector struct {
 	fd int
 }
 
-func (v numberedVector) EventFD() int { return v.fd }
+func (v numberedVector) EventFD() (int, error) { return v.fd, nil }
 
 func (n *numbered) NewVector() (irq.Vector, error) {
 	v, err := n.IRQ.NewVector()

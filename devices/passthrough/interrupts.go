@@ -89,7 +89,10 @@ func (x *interrupts) addVector(kind vfio.IRQ, i int, v irq.Vector) error {
 	if x.mode != kind {
 		return nil // enable takes all at once
 	}
-	err := x.f.hw.SetVector(i, v.EventFD())
+	fd, err := v.EventFD()
+	if err == nil {
+		err = x.f.hw.SetVector(i, fd)
+	}
 	if err != nil {
 		list[i] = nil // who called closes it
 		x.f.warn(fmt.Errorf("the guest's %v vector %d stays silent: %w", kind, i, err))
@@ -139,7 +142,11 @@ func (x *interrupts) enter(kind vfio.IRQ) error {
 	for _, v := range x.vectors[kind] {
 		fd := -1
 		if v != nil {
-			fd = v.EventFD()
+			var err error
+			if fd, err = v.EventFD(); err != nil {
+				x.f.warn(fmt.Errorf("no interrupts: %w", err))
+				return err
+			}
 		}
 		fds = append(fds, fd)
 	}

@@ -119,6 +119,7 @@ func (f *Function) settle() {
 func (f *Function) mapAt(b *barState, addr uint64) {
 	b.mapped, b.at = true, addr
 	space := f.root.space(b.Space)
+	f.fail(f.root.o.Mapper.Decode(b.Space, addr, b.Size, b.Doorbells))
 	for _, t := range b.Traps {
 		r, err := space.Add(f.name, addr+t.Off, t.Size, t.Handler)
 		if err != nil {
@@ -142,6 +143,21 @@ func (f *Function) mapAt(b *barState, addr uint64) {
 			continue // the trap below serves it
 		}
 		b.bells = append(b.bells, d)
+	}
+}
+
+// prepare gives the Mapper the doorbells of BARs that are assigned and not decoded yet.
+func (f *Function) prepare() {
+	m := f.root.o.Mapper
+	for _, b := range f.bars {
+		if b == nil || b.mapped || b.assigned == 0 {
+			continue
+		}
+		for _, d := range b.Doorbells {
+			if m.AddDoorbell(b.Space, b.assigned+d.Off, d) == nil { // else mapAt tells
+				f.fail(m.RemoveDoorbell(b.Space, b.assigned+d.Off, d))
+			}
+		}
 	}
 }
 

@@ -11,8 +11,14 @@ type Mapper interface {
 	// AddDoorbell makes guest writes at addr signal the doorbell's eventfd. An error
 	// leaves the doorbell to the handler below it; errors.ErrUnsupported is silent.
 	AddDoorbell(space Space, addr uint64, d Doorbell) error
-	// RemoveDoorbell undoes AddDoorbell with the same arguments.
+	// RemoveDoorbell undoes AddDoorbell with the same arguments. The eventfd may go on being signalled
+	// until Decode is called for the address: a driver that switches decoding off and on again, as all
+	// do, then costs nothing.
 	RemoveDoorbell(space Space, addr uint64, d Doorbell) error
+	// Decode tells that a BAR of size bytes is decoded at addr from now on, with these doorbells, or that
+	// its addresses are given away, with none. Removed doorbells there that are no doorbells of the
+	// BAR signal nothing any more.
+	Decode(space Space, addr, size uint64, bells []Doorbell) error
 }
 
 // Space tells ports from memory.

@@ -150,7 +150,7 @@ func (m *MSIX) EventFD(i int) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("pci: MSI-X vector %d: %w", i, err)
 	}
-	return v.EventFD(), nil
+	return v.EventFD()
 }
 
 // Err returns the last error of an allocation or routing that the guest asked for. The

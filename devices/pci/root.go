@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -194,9 +195,13 @@ func (r *Root) Remove(f *Function) {
 	if f.root == r {
 		f.withdraw(true)
 		for _, b := range f.bars {
-			if b != nil {
-				r.release(b)
+			if b == nil {
+				continue
 			}
+			if len(b.Doorbells) > 0 { // their eventfds go, wherever they were
+				f.fail(r.o.Mapper.Decode(b.Space, 0, math.MaxUint64, nil))
+			}
+			r.release(b)
 		}
 		f.root = nil
 		parting, f.parting = f.parting, nil
@@ -271,6 +276,20 @@ func (r *Root) Assign(first ...*Function) error {
 		errs = append(errs, r.mapConfig())
 	}
 	return errors.Join(errs...)
+}
+
+// Prepare makes doorbells known to the Mapper where Assign has put them, before the guest starts: on some
+// hosts that takes milliseconds, which a guest that boots would wait for.
+func (r *Root) Prepare() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.table {
+		if f := r.table[i].Load(); f != nil {
+			f.mu.Lock()
+			f.prepare()
+			f.mu.Unlock()
+		}
+	}
 }
 
 func (r *Root) place(b *barState) (uint64, bool) {

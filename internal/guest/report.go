@@ -32,6 +32,7 @@ type Report struct {
 	Exits     map[string]uint64 `json:"exits,omitempty"`   // counts by KVM exit reason
 	Devices   map[string]uint64 `json:"devices,omitempty"` // counts by device accessed
 	ExitCount uint64            `json:"exit_count"`
+	IOCTLs    map[string]uint64 `json:"ioctls,omitempty"`   // counts of KVM's calls that may wait, to the guest's end
 	Stops     uint64            `json:"stops,omitempty"`    // how often stile was stopped for seconds, and the guest with it
 	Reboots   int               `json:"reboots,omitempty"`  // how often the guest was booted again
 	ResetMS   float64           `json:"reset_ms,omitempty"` // from its resets to its next first instructions, in all
@@ -69,7 +70,7 @@ func (r *Report) AddMachine(v *vmm.VM, s Spec, marks []vmm.Phase) {
 	slices.SortStableFunc(phases, func(a, b vmm.Phase) int { return a.At.Compare(b.At) })
 	r.Phases = Times(phases)
 	stats := v.Stats()
-	r.Exits, r.Devices = stats.Exits, stats.Devices
+	r.Exits, r.Devices, r.IOCTLs = stats.Exits, stats.Devices, stats.IOCTLs
 	r.Reboots, r.ResetMS, r.Stops = stats.Reboots, stats.ResetMS, stats.Stops
 	r.SpuriousErrors = stats.SpuriousErrors
 	for _, n := range stats.Exits {

@@ -130,7 +130,7 @@ func (v *Vector) Pending() bool {
 }
 
 // EventFD implements irq.Vector.
-func (v *Vector) EventFD() int { return -1 }
+func (v *Vector) EventFD() (int, error) { return -1, nil }
 
 // Close implements irq.Vector.
 func (v *Vector) Close() error {
