@@ -58,3 +58,13 @@ func (d *VFIODevice) set(attr uint64, fd int) error {
 	_, err := sys.IoctlPtr(d.fd, uapi.SetDeviceAttr, &arg)
 	return err
 }
+
+// oneReg reads or writes a single register of the vCPU.
+func (c *VCPU) oneReg(request uintptr, id uint64, value *uint64) error {
+	arg := struct { // uapi.OneReg with the address as a pointer, see dirtyLogArg
+		id    uint64
+		value *uint64
+	}{id, value}
+	_, err := sys.IoctlPtr(c.fd, request, &arg)
+	return err
+}

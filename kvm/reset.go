@@ -23,6 +23,7 @@ type CPUState struct {
 	mp     MPState
 	nested []byte // struct kvm_nested_state, nil where KVM has none
 	msrs   []MSR
+	ssp    *uint64 // shadow stack pointer, nil where there is none
 }
 
 // MSR numbers that a reset treats in its own way.
@@ -102,7 +103,7 @@ func savedMSRs(listed []uint32) []uint32 {
 // Save reads the vCPU's state. MSRs that this vCPU lacks are left out.
 func (c *VCPU) Save(p *StateParts) (*CPUState, error) {
 	s := &CPUState{}
-	var errs [9]error
+	var errs [10]error
 	s.mp, errs[0] = c.MPState() // first, because it takes a waiting INIT or SIPI
 	s.regs, errs[1] = c.Regs()
 	s.sregs, errs[2] = c.Sregs()
@@ -112,6 +113,7 @@ func (c *VCPU) Save(p *StateParts) (*CPUState, error) {
 	s.lapic, errs[6] = c.LAPIC()
 	s.events, errs[7] = c.Events()
 	s.nested, errs[8] = c.nestedState(p.nested)
+	s.ssp, errs[9] = shadowStack(c)
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -139,6 +141,7 @@ func (c *VCPU) Restore(s *CPUState) error {
 		func() error { return c.restoreXCRs(s.xcrs) },
 		func() error { return c.SetLAPIC(s.lapic) },
 		func() error { return c.restoreMSRs(s.msrs) },
+		func() error { return setShadowStack(c, s.ssp) },
 		func() error { return c.SetEvents(s.events) },
 		func() error { return c.SetMPState(s.mp) },
 		func() error { return c.SetDebugRegs(s.debug) },

@@ -99,7 +99,7 @@ func compareStates(t *testing.T, cpu int, want, got *CPUState) {
 	}{
 		{"regs", want.regs, got.regs}, {"sregs", want.sregs, got.sregs}, {"xcrs", want.xcrs, got.xcrs},
 		{"debug", want.debug, got.debug}, {"lapic", want.lapic, got.lapic}, {"events", want.events, got.events},
-		{"mp", want.mp, got.mp}, {"nested", want.nested, got.nested},
+		{"mp", want.mp, got.mp}, {"nested", want.nested, got.nested}, {"ssp", want.ssp, got.ssp},
 	} {
 		if !reflect.DeepEqual(part.want, part.got) {
 			t.Errorf("vCPU %d: %s\n%+v, was\n%+v", cpu, part.name, part.got, part.want)
