@@ -31,7 +31,7 @@ func snapshot(t *testing.T, c *Cache) map[string]string {
 		if err != nil {
 			return err
 		}
-		files[strings.TrimPrefix(name, c.Dir())], err = stateOf(name)
+		files[strings.TrimPrefix(name, c.Dir())], err = stateOf(name, allLevels)
 		return err
 	})
 	if err != nil {
@@ -290,4 +290,23 @@ func FuzzParseRecord(f *testing.F) {
 			t.Errorf("%q was read as %q", text, words)
 		}
 	})
+}
+
+// BenchmarkCheck compares a kernel with 4,500 modules, as a distribution has it, with its seal: each run does.
+func BenchmarkCheck(b *testing.B) {
+	c := openTest(b)
+	_, err := c.Folder(b.Context(), KindTree, "key", func(dir string) error {
+		for i := range 4500 {
+			writeFile(b, filepath.Join(dir, "lib/modules/6.1/kernel", fmt.Sprint(i%300), fmt.Sprint(i)), nil)
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := c.check(KindTree, "key"); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -331,7 +331,7 @@ func (c *Cache) fillFolder(kind Kind, key string, build func(dir string) error) 
 func (c *Cache) publish(kind Kind, key, path string, rename func() error) error {
 	content, err := contentOf(path)
 	if err == nil {
-		err = c.writeSeal(kind, key, seal{unknownState, content})
+		err = c.writeSeal(kind, key, seal{state: unknownState, top: unknownState, content: content})
 	}
 	if err == nil {
 		err = rename()

@@ -259,3 +259,35 @@ func TestEntriesOfEarlierReleases(t *testing.T) {
 		}
 	}
 }
+
+// TestDamageBelow damages what is compared now and then only: one of thousands of modules.
+func TestDamageBelow(t *testing.T) {
+	const below = "lib/modules/6.1/kernel/net/a.ko"
+	for name, damage := range damages() {
+		c := openTest(t)
+		fill := func(dir string) error {
+			path := filepath.Join(dir, below)
+			return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("what belongs here"), 0o644))
+		}
+		path, err := c.Folder(t.Context(), KindTree, "key", fill)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := readTree(t, path)
+		damageEntry(t, filepath.Join(path, below), damage)
+		s, err := c.readSeal(KindTree, "key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.compared = s.compared.Add(-2 * compareStep)
+		if err := c.writeSeal(KindTree, "key", s); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := c.Lookup(KindTree, "key"); ok {
+			t.Errorf("%s: Lookup finds the entry", name)
+		}
+		if again, err := c.Folder(t.Context(), KindTree, "key", fill); err != nil || readTree(t, again) != want {
+			t.Errorf("%s: not made anew, %v", name, err)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,9 +30,22 @@ type seal struct {
 	// state is the hash of all that can be known without reading: names, types, sizes and times. While it
 	// is the same, so are the contents.
 	state string
+	// top is the state of the upper folders alone: a kernel, its lists of modules, a makefile.
+	top string
 	// content is the hash of names, types and contents.
 	content string
+	// compared is when all of the state was last compared.
+	compared time.Time
 }
+
+const (
+	// topLevels is how many levels of folders are compared at each use. A kernel has 5,000 modules
+	// below, its headers 17,000 files.
+	topLevels = 4
+	allLevels = 1 << 20
+	// compareStep is how often the rest is compared, too.
+	compareStep = time.Hour
+)
 
 const sealFormat = "1"
 
@@ -44,27 +58,38 @@ func (c *Cache) readSeal(kind Kind, key string) (seal, error) {
 	if err != nil {
 		return seal{}, err
 	}
-	if len(words) != 3 || words[0] != sealFormat {
+	if len(words) != 5 || words[0] != sealFormat {
 		return seal{}, errNoRecord
 	}
-	return seal{state: words[1], content: words[2]}, nil
+	compared, err := strconv.ParseInt(words[4], 10, 64)
+	return seal{state: words[1], top: words[2], content: words[3], compared: time.Unix(compared, 0)}, err
 }
 
 func (c *Cache) writeSeal(kind Kind, key string, s seal) error {
-	return writeRecord(c.sealPath(kind, key), sealFormat, s.state, s.content)
+	return writeRecord(c.sealPath(kind, key), sealFormat, s.state, s.top, s.content, strconv.FormatInt(s.compared.Unix(), 10))
 }
 
 // unknownState is no entry's: the contents must be read.
 const unknownState = "-"
 
+// newSeal is the seal of an entry as it is now, but for its contents.
+func newSeal(path, content string) (s seal, err error) {
+	s.content, s.compared = content, time.Now()
+	if s.top, err = stateOf(path, topLevels); err != nil {
+		return s, err
+	}
+	s.state, err = stateOf(path, allLevels)
+	return s, err
+}
+
 // reseal notes an entry's state once its contents are known to be right. The entry's lock is held.
 func (c *Cache) reseal(kind Kind, key, content string) error {
 	time.Sleep(clockStep) // a later change must show in the times
-	state, err := stateOf(c.path(kind, key))
+	s, err := newSeal(c.path(kind, key), content)
 	if err != nil {
 		return err
 	}
-	return c.writeSeal(kind, key, seal{state, content})
+	return c.writeSeal(kind, key, s)
 }
 
 // check returns nil for an entry that is as it was made, fs.ErrNotExist for none, and errDamaged otherwise. It reads
@@ -80,28 +105,45 @@ func (c *Cache) check(kind Kind, key string) error {
 	case info.IsDir() != kind.isFolder():
 		return damaged(path, fmt.Errorf("unexpected %v", info.Mode().Type()))
 	}
-	state, err := stateOf(path)
-	if err != nil {
-		return damaged(path, err)
-	}
-	s, err := c.readSeal(kind, key)
+	known, err := c.readSeal(kind, key)
 	switch {
-	case err == nil && s.state == state:
-		return nil
 	case missing(err) && kind.adopt():
-		s.content = "" // as earlier releases left it
+		known = seal{state: unknownState} // as earlier releases left it
 	case err != nil:
 		return damaged(path, fmt.Errorf("its seal: %w", err))
 	}
-	time.Sleep(clockStep) // a change after the reading must show in the times
-	content, err := contentOf(path)
-	if err != nil {
+	if err := c.compare(kind, key, known); err != nil {
 		return damaged(path, err)
 	}
-	if s.content != "" && s.content != content {
-		return damaged(path, errors.New("its contents are not those that were written"))
+	return nil
+}
+
+// compare returns an error when an entry is not what its seal says.
+func (c *Cache) compare(kind Kind, key string, known seal) error {
+	path := c.path(kind, key)
+	top, err := stateOf(path, topLevels)
+	if err != nil {
+		return err
 	}
-	c.resealed(kind, key, state, content)
+	if top == known.top && (!kind.isFolder() || time.Since(known.compared).Abs() < compareStep) {
+		return nil
+	}
+	now, err := newSeal(path, known.content)
+	if err != nil {
+		return err
+	}
+	if now.state == known.state {
+		c.resealed(kind, key, now)
+		return nil
+	}
+	time.Sleep(clockStep) // a change after the reading must show in the times
+	if now.content, err = contentOf(path); err != nil {
+		return err
+	}
+	if known.content != "" && known.content != now.content {
+		return errors.New("its contents are not those that were written")
+	}
+	c.resealed(kind, key, now)
 	return nil
 }
 
@@ -110,20 +152,20 @@ func damaged(path string, err error) error {
 	return fmt.Errorf("cache entry %s is %w: %v", path, errDamaged, err)
 }
 
-// resealed saves the next one the reading, unless the entry is being made anew.
-func (c *Cache) resealed(kind Kind, key, state, content string) {
+// resealed saves the next one the work, unless the entry is being made anew.
+func (c *Cache) resealed(kind Kind, key string, now seal) {
 	unlock, err := c.tryLock(kind, key)
 	if err != nil {
 		return
 	}
 	defer unlock()
-	if now, err := stateOf(c.path(kind, key)); err == nil && now == state {
-		_ = c.writeSeal(kind, key, seal{state, content})
+	if state, err := stateOf(c.path(kind, key), allLevels); err == nil && now.state == state {
+		_ = c.writeSeal(kind, key, now)
 	}
 }
 
-// stateOf returns the hash of an entry's state.
-func stateOf(path string) (string, error) {
+// stateOf returns the hash of the state of an entry's upper levels of folders.
+func stateOf(path string, levels int) (string, error) {
 	sum := sha256.New()
 	var line []byte
 	err := filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
@@ -143,6 +185,9 @@ func stateOf(path string) (string, error) {
 			}
 		}
 		sum.Write(append(line, '\n'))
+		if d.IsDir() && strings.Count(name[len(path):], "/") >= levels {
+			return fs.SkipDir
+		}
 		return nil
 	})
 	return hex.EncodeToString(sum.Sum(nil)), err
