@@ -57,6 +57,9 @@ func (p *plan) state(ctx context.Context, bad string) (*saved, error) {
 		p.progress("%v", err)
 	}
 	p.store.sweep()
+	if err := p.store.checkSpace(p.machine.Mem); err != nil {
+		return nil, err
+	}
 	p.progress("building the lab (once, about 10 s) ...")
 	if err := p.buildPatiently(ctx); err != nil {
 		return nil, fmt.Errorf("build the lab: %w", err)

@@ -133,6 +133,9 @@ func writeState(dir string, meta Meta, stream []byte) error {
 		return err
 	}
 	defer ram.Close()
+	if err := digHoles(ram); err != nil {
+		return err
+	}
 	// A crash of the host after the rename must not leave a hole where memory was.
 	if err := ram.Sync(); err != nil {
 		return err

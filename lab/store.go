@@ -39,7 +39,7 @@ type Store struct{ dir string }
 // OpenStore opens the store in dir, and makes the folder when it is not there.
 func OpenStore(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, emptyName), 0o700); err != nil {
-		return nil, fmt.Errorf("open the lab's cache: %w: name another folder in XDG_CACHE_HOME", err)
+		return nil, fmt.Errorf("open the lab's cache: %w: name another folder in %s", err, envCache)
 	}
 	return &Store{dir: dir}, nil
 }
