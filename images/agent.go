@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // Agent is a program that can be a guest's /init, and the files that it needs.
@@ -163,7 +165,7 @@ func (c *Cache) buildAgent(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, tool, "build", "-race=false", "-cover=false", "-buildvcs=false", "-trimpath",
 		"-ldflags=-s -w", "-o", out, agentPackage)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if output, err := cmd.CombinedOutput(); err != nil {
+	if output, err := child.CombinedOutput(cmd); err != nil {
 		return "", fmt.Errorf("build the agent with the Go tool: %w: %s", err, bytes.TrimSpace(output))
 	}
 	hash, err := c.HashFile(ctx, out)
@@ -185,7 +187,7 @@ func goTool() (string, error) {
 	}
 	for _, root := range []string{os.Getenv("GOROOT"), "/usr/local/go", "/usr/lib/go"} {
 		path := filepath.Join(root, "bin", "go")
-		if root != "" && exec.Command(path, "version").Run() == nil {
+		if root != "" && child.Run(exec.Command(path, "version")) == nil {
 			return path, nil
 		}
 	}
@@ -202,7 +204,7 @@ func dynamicAgent(ctx context.Context, path string) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	output, err := exec.CommandContext(ctx, loader, "--list", program).Output()
+	output, err := child.Output(exec.CommandContext(ctx, loader, "--list", program))
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for the libraries of %s: %w", loader, program, err)
 	}

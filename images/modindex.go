@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // moduleIndex is what depmod writes and modprobe reads.
@@ -149,7 +150,7 @@ func indexModules(ctx context.Context, top, dir, release, depmod string, files [
 	if depmod == "" {
 		return nil
 	}
-	if text, err := exec.CommandContext(ctx, depmod, "-b", top, release).CombinedOutput(); err != nil {
+	if text, err := child.CombinedOutput(exec.CommandContext(ctx, depmod, "-b", top, release)); err != nil {
 		return fmt.Errorf("depmod: %w: %s", err, strings.TrimSpace(string(text)))
 	}
 	return nil

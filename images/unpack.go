@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stile-vmm/stile/boot"
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // envUnpack makes a child of this program unpack a kernel.
@@ -101,7 +102,7 @@ func unpackInChild(ctx context.Context, path string, w *os.File) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Env = append(os.Environ(), envUnpack+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = image, w, &stderr
-	err = cmd.Run()
+	err = child.Run(cmd)
 	var exit *exec.ExitError
 	switch {
 	case err == nil:

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // u-root's userland is built by u-root's own command, from its own module with the
@@ -48,7 +50,7 @@ func buildURoot(ctx context.Context, w *os.File) error {
 	}
 	defer os.RemoveAll(tmp)
 	// The builder runs the Go tool too, and looks for it in GOROOT.
-	root, err := exec.CommandContext(ctx, tool, "env", "GOROOT").Output()
+	root, err := child.Output(exec.CommandContext(ctx, tool, "env", "GOROOT"))
 	if err != nil {
 		return fmt.Errorf("go env GOROOT: %w", err)
 	}
@@ -75,7 +77,7 @@ func buildURoot(ctx context.Context, w *os.File) error {
 func downloadModule(ctx context.Context, tool, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, tool, "mod", "download", "-json", module)
 	cmd.Env = buildEnv()
-	output, err := cmd.Output()
+	output, err := child.Output(cmd)
 	var result struct{ Dir, Error string }
 	if jsonErr := json.Unmarshal(output, &result); jsonErr == nil && result.Error != "" {
 		return "", errors.New(result.Error)
@@ -90,7 +92,7 @@ func runIn(ctx context.Context, dir string, env []string, program string, args .
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = env
-	output, err := cmd.CombinedOutput()
+	output, err := child.CombinedOutput(cmd)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

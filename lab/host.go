@@ -244,7 +244,7 @@ func (h *Host) Log() []byte {
 // Err returns why QEMU has ended, nil while it runs.
 func (h *Host) Err() error {
 	select {
-	case <-h.proc.done:
+	case <-h.proc.child.Done():
 		return h.proc.failure()
 	default:
 		return nil

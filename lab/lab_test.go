@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -231,6 +232,64 @@ func TestQEMUWithoutSandbox(t *testing.T) {
 	}
 }
 
+// TestWrapperThatDoesNotExec: QEMU is a child of the program that was started, as with many users' scripts.
+func TestWrapperThatDoesNotExec(t *testing.T) {
+	c := *testConfig(t)
+	real, err := FindQEMU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Dir = t.TempDir()
+	if c.QEMU, err = openQEMU(script(t, real.Path+` "$@"`)); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Resume(t.Context(), &c) // builds, and ends a machine for that
+	if err != nil {
+		t.Fatal(err)
+	}
+	qemu := childOf(t, h.proc.child.PID())
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	awaitEnd(t, qemu)
+	killParent(t, victimSpec{c.Dir, c.Image.Kernel, c.Image.Agent, c.QEMU.Path}, func(pid int) int { return childOf(t, pid) })
+}
+
+// childOf returns a descriptor of a process's only child.
+func childOf(t *testing.T, pid int) (pidfd int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatalf("the children of process %d are %q, not one", pid, text)
+	}
+	return openProcess(t, child)
+}
+
+func openProcess(t *testing.T, pid int) (pidfd int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		unix.Close(fd)
+	})
+	return fd
+}
+
+func awaitEnd(t *testing.T, pidfd int) {
+	t.Helper()
+	const limit = 20_000 // ms
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, limit); err != nil || n != 1 {
+		t.Errorf("QEMU stays: %d, %v", n, err)
+	}
+}
+
 func TestKilledParentLeavesNoQEMU(t *testing.T) {
 	c := testConfig(t)
 	h, err := Resume(t.Context(), c) // the state is there
@@ -238,7 +297,13 @@ func TestKilledParentLeavesNoQEMU(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Close()
-	spec, err := json.Marshal(victimSpec{c.Dir, c.Image.Kernel, c.Image.Agent})
+	killParent(t, victimSpec{c.Dir, c.Image.Kernel, c.Image.Agent, ""}, func(pid int) int { return openProcess(t, pid) })
+}
+
+// killParent kills a process that has resumed a machine, and waits for the end of QEMU, which find finds by the process started.
+func killParent(t *testing.T, v victimSpec, find func(pid int) (pidfd int)) {
+	t.Helper()
+	spec, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,17 +322,8 @@ func TestKilledParentLeavesNoQEMU(t *testing.T) {
 		rest, _ := io.ReadAll(out)
 		t.Fatalf("the victim started no QEMU: %v: %s (%v)", err, rest, cmd.Wait())
 	}
-	qemu, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(qemu)
+	qemu := find(pid)
 	cmd.Process.Signal(syscall.SIGKILL)
 	cmd.Wait()
-	const limit = 20_000 // ms
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(qemu), Events: unix.POLLIN}}, limit)
-	if err != nil || n != 1 {
-		syscall.Kill(pid, syscall.SIGKILL)
-		t.Errorf("QEMU outlived its parent: %d, %v", n, err)
-	}
+	awaitEnd(t, qemu)
 }

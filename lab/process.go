@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stile-vmm/stile/internal/child"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab/internal/qmp"
 )
@@ -40,10 +40,9 @@ type process struct {
 	log     *tail // what QEMU said
 	console *tail // what L1's kernel said
 
-	cmd     *exec.Cmd
-	drained sync.WaitGroup // the console's reader
-	done    chan struct{}  // closed when QEMU has ended, after err is set
-	err     error
+	child   *child.Child
+	output  net.Conn       // L1's console
+	drained sync.WaitGroup // its reader
 }
 
 // The descriptors that QEMU inherits after the standard ones.
@@ -58,7 +57,7 @@ const (
 // onEvent gets QMP's events.
 func (q *QEMU) start(m *Machine, b backend, extra []string, console io.Writer, onEvent func(qmp.Event)) (*process, error) {
 	b.qmp, b.agent, b.console = qmpFD, agentFD, consoleFD
-	p := &process{log: newTail(logLimit), console: newTail(logLimit), done: make(chan struct{})}
+	p := &process{log: newTail(logLimit), console: newTail(logLimit)}
 
 	var ours []net.Conn
 	var theirs []*os.File
@@ -76,52 +75,31 @@ func (q *QEMU) start(m *Machine, b backend, extra []string, console io.Writer, o
 		ours, theirs = append(ours, conn), append(theirs, file)
 	}
 
-	p.cmd = exec.Command(q.Path, append(m.args(&b), extra...)...)
-	p.cmd.Dir = "/"
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.ExtraFiles = append(theirs[:len(theirs):len(theirs)], b.media.files...)
-	p.cmd.WaitDelay = drainTime
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // a terminal's signals are for us
-		Pdeathsig: syscall.SIGKILL,
-	}
-	if err := p.run(); err != nil {
+	cmd := exec.Command(q.Path, append(m.args(&b), extra...)...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.ExtraFiles = append(theirs[:len(theirs):len(theirs)], b.media.files...)
+	cmd.WaitDelay = drainTime
+	var err error
+	if p.child, err = child.Start(cmd); err != nil {
 		closeAll(ours)
 		return nil, fmt.Errorf("start %s: %w", q.Path, err)
 	}
-	p.agent = ours[1]
-	p.drained.Go(func() { p.readConsole(ours[2], console) })
+	p.agent, p.output = ours[1], ours[2]
+	p.drained.Go(func() { p.readConsole(console) })
 	p.qmp = qmp.New(ours[0], onEvent)
 	return p, nil
 }
 
-// run starts the command and waits for it, both on one thread that lives as long:
-// the kernel sends the parent death signal when the *thread* ends that made the child.
-func (p *process) run() error {
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
-	return <-started
-}
-
 // readConsole reads until QEMU has ended: a full socket would stop L1.
-func (p *process) readConsole(conn net.Conn, copyTo io.Writer) {
-	defer conn.Close()
+func (p *process) readConsole(copyTo io.Writer) {
+	defer p.output.Close()
 	var w io.Writer = p.console
 	if copyTo != nil {
 		w = io.MultiWriter(p.console, copyTo)
 	}
-	if _, err := io.Copy(struct{ io.Writer }{w}, conn); err != nil {
-		io.Copy(p.console, conn) // copyTo has failed
+	if _, err := io.Copy(struct{ io.Writer }{w}, p.output); err != nil {
+		io.Copy(p.console, p.output) // copyTo has failed
 	}
 }
 
@@ -130,7 +108,7 @@ func (p *process) bind(ctx context.Context) (context.Context, context.CancelFunc
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-p.done:
+		case <-p.child.Done():
 			cancel(p.failure())
 		case <-ctx.Done():
 		}
@@ -141,16 +119,30 @@ func (p *process) bind(ctx context.Context) (context.Context, context.CancelFunc
 // failure describes QEMU's end: its status and its last words, or L1's.
 func (p *process) failure() error {
 	state := "with status 0" // -no-reboot: L1 has powered off or panicked
-	if p.err != nil {
-		state = "with " + p.err.Error()
+	err := p.child.Wait()
+	if err != nil {
+		state = "with " + err.Error()
 	}
-	var exit *exec.ExitError
-	if errors.As(p.err, &exit) {
-		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() && ws.Signal() == syscall.SIGBUS {
-			state += ": is the cache's disk full, or its file cut short?"
-		}
+	if signalOf(err) == syscall.SIGBUS {
+		state += ": is the cache's disk full, or its file cut short?"
 	}
 	return fmt.Errorf("%w %s%s", errQEMUEnded, state, p.lastWords())
+}
+
+// signalOf returns the signal that ended a program, or the one that a shell reports of what it ran; 0 for none.
+func signalOf(err error) syscall.Signal {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return 0
+	}
+	const shell = 128
+	switch status, ok := exit.Sys().(syscall.WaitStatus); {
+	case ok && status.Signaled():
+		return status.Signal()
+	case ok && status.ExitStatus() > shell:
+		return syscall.Signal(status.ExitStatus() - shell)
+	}
+	return 0
 }
 
 // explain finds the reason behind an error met while talking to QEMU or to what runs in it: ctx's end,
@@ -166,8 +158,8 @@ func (p *process) explain(ctx context.Context, err error) error {
 	}
 	// The end of a channel is seen before the end of the process.
 	select {
-	case <-p.done:
-		p.drained.Wait()
+	case <-p.child.Done():
+		p.drain()
 		return fmt.Errorf("%w: %w", err, p.failure())
 	case <-time.After(endTime):
 		return fmt.Errorf("%w%s", err, p.lastWords())
@@ -177,13 +169,13 @@ func (p *process) explain(ctx context.Context, err error) error {
 // lacksSandbox reports whether QEMU has ended because its build has no sandbox.
 func (p *process) lacksSandbox() bool {
 	select {
-	case <-p.done:
+	case <-p.child.Done():
 	default:
 		return false
 	}
 	for _, line := range p.log.lines(logLimit) {
 		if strings.Contains(line, "sandbox") || strings.Contains(line, "seccomp") {
-			return p.err != nil
+			return p.child.Wait() != nil
 		}
 	}
 	return false
@@ -224,10 +216,15 @@ func verdict(lines []string, n int) []string {
 
 // kill ends QEMU and waits until nothing of it is left. Further calls do nothing.
 func (p *process) kill() {
-	p.cmd.Process.Kill() // fails only when it has ended
-	<-p.done
+	p.child.Kill()
 	p.qmp.Close()
 	p.agent.Close()
+	p.drain()
+}
+
+// drain waits for the last of the console, but not for who holds its other end though QEMU has ended.
+func (p *process) drain() {
+	_ = p.output.SetReadDeadline(time.Now().Add(drainTime)) // fails when it was read to its end
 	p.drained.Wait()
 }
 

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // EnvQEMU names the QEMU binary to use instead of the one in PATH.
@@ -104,9 +106,11 @@ func (e *NoQEMUError) Unwrap() error { return e.Err }
 
 // Version asks the binary for its version, and refuses one that is too old.
 func (q *QEMU) Version(ctx context.Context) (Version, error) {
-	out, err := exec.CommandContext(ctx, q.Path, "--version").Output()
+	cmd := exec.CommandContext(ctx, q.Path, "--version")
+	cmd.Dir = "/"
+	out, err := child.Output(cmd)
 	if err != nil {
-		return Version{}, fmt.Errorf("%s --version: %w", q.Path, err)
+		return Version{}, fmt.Errorf("%s --version: %w%s", q.Path, err, said(err))
 	}
 	v, err := parseVersion(string(out))
 	if err != nil {
@@ -116,6 +120,21 @@ func (q *QEMU) Version(ctx context.Context) (Version, error) {
 		return v, &NoQEMUError{Remedy: InstallCommand(), Err: fmt.Errorf("%s is version %v", q.Path, v)}
 	}
 	return v, nil
+}
+
+// said returns what a program that failed has said on stderr, for an error message.
+func said(err error) string {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return ""
+	}
+	log := newTail(logLimit)
+	log.Write(exit.Stderr)
+	const last = 3
+	if lines := log.lines(last); len(lines) > 0 {
+		return ": it said: " + strings.Join(lines, " | ")
+	}
+	return ""
 }
 
 // parseVersion reads the first line of `qemu --version`:

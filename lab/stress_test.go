@@ -55,7 +55,7 @@ func TestKilledQEMU(t *testing.T) {
 	}
 	defer h.Close()
 	_, err = h.Run(t.Context(), &Options{Args: []string{"/bin/sh", "-c", "echo ready; sleep 1000"}, Stdout: writerFunc(func([]byte) {
-		syscall.Kill(h.proc.cmd.Process.Pid, syscall.SIGKILL)
+		syscall.Kill(h.proc.child.PID(), syscall.SIGKILL)
 	})})
 	if !errors.Is(err, errQEMUEnded) || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("%v, want QEMU's end", err)

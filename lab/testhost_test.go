@@ -131,7 +131,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 const envVictim = "STILE_LAB_TEST_VICTIM"
 
 // victimSpec is envVictim's value, in JSON.
-type victimSpec struct{ Dir, Kernel, Agent string }
+type victimSpec struct{ Dir, Kernel, Agent, QEMU string }
 
 // victim prints QEMU's process number as soon as the machine runs.
 func victim(text string) error {
@@ -140,11 +140,18 @@ func victim(text string) error {
 		return err
 	}
 	c := &Config{Dir: spec.Dir, Image: withAgent(&Image{Kernel: spec.Kernel, Agent: spec.Agent})}
+	if spec.QEMU != "" {
+		q, err := openQEMU(spec.QEMU)
+		if err != nil {
+			return err
+		}
+		c.QEMU = q
+	}
 	h, err := Resume(context.Background(), c)
 	if err != nil {
 		return err
 	}
-	fmt.Println(h.proc.cmd.Process.Pid)
-	<-h.proc.done
+	fmt.Println(h.proc.child.PID())
+	<-h.proc.child.Done()
 	return errors.Join(errors.New("QEMU ended first"), h.Err())
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 const lockdownFile = "/sys/kernel/security/lockdown"
@@ -142,7 +143,7 @@ func loadDependencies(release string) error {
 
 // modprobe loads modules by the program that knows the host's module options.
 func modprobe(modules ...string) error {
-	out, err := exec.Command("modprobe", append([]string{"-a", "--"}, modules...)...).CombinedOutput()
+	out, err := child.CombinedOutput(exec.Command("modprobe", append([]string{"-a", "--"}, modules...)...))
 	if err == nil || errors.Is(err, exec.ErrNotFound) {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/internal/child"
 	"github.com/stile-vmm/stile/internal/hostpci"
 )
 
@@ -125,8 +126,11 @@ func (m *Module) build(ctx context.Context, to *os.File) error {
 		return err
 	}
 	m.progress("build kernel module " + moduleName + " for " + m.Release)
-	if out, err := makeModule(ctx, dir, headers).CombinedOutput(); err != nil {
-		return fmt.Errorf("make against %s: %w:\n%s", headers, err, lastLines(out, 15))
+	var out bytes.Buffer
+	cmd := makeModule(ctx, dir, headers)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := child.RunWithCancel(cmd, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("make against %s: %w:\n%s", headers, err, lastLines(out.Bytes(), 15))
 	}
 	return copyTo(to, filepath.Join(dir, moduleName+".ko"))
 }
@@ -190,7 +194,6 @@ func makeModule(ctx context.Context, dir, headers string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // which make hands on
 	cmd.WaitDelay = drainTime
 	return cmd
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/images/kbuild"
 	"github.com/stile-vmm/stile/internal/feature"
+	"github.com/stile-vmm/stile/internal/child"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/hostmem"
 	"github.com/stile-vmm/stile/kvm"
@@ -296,7 +297,7 @@ func examineGo() finding {
 		f.Remedy = "install Go if you need --root uroot"
 		return f
 	}
-	out, err := exec.Command(path, "env", "GOVERSION").Output()
+	out, err := child.Output(exec.Command(path, "env", "GOVERSION"))
 	f.Detail = strings.TrimSpace(string(out)) + ", for --root uroot"
 	if err != nil {
 		f.State, f.Detail, f.Remedy = limited, fmt.Sprintf("%s env GOVERSION: %v", path, err), "install Go anew"

@@ -12,7 +12,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // ErrNoApt says that this system's packages can't be had with apt-get.
@@ -92,11 +95,10 @@ func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]b
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = stopTime
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err := child.RunWithCancel(cmd, syscall.SIGINT)
 	if err == nil {
 		return stdout.Bytes(), nil
 	}

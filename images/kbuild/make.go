@@ -7,10 +7,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // drainTime is how long a build that is told to end may take.
@@ -20,16 +21,11 @@ const drainTime = 10 * time.Second
 func (b *build) make(args ...string) error {
 	cmd := exec.CommandContext(b.ctx, "make", append([]string{"-C", b.src}, args...)...)
 	cmd.Env = environment()
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true, // a terminal's signals are for us
-		Pdeathsig: syscall.SIGTERM,
-	}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = drainTime
 	watch := &progressWriter{report: b.progress, start: time.Now()}
 	out := io.MultiWriter(b.log, watch)
 	cmd.Stdout, cmd.Stderr = out, out
-	err := runOnThread(cmd)
+	err := child.RunWithCancel(cmd, syscall.SIGTERM)
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
@@ -47,18 +43,6 @@ type makeError struct {
 
 func (e *makeError) Error() string { return fmt.Sprintf("make %s: %v", e.target, e.err) }
 func (e *makeError) Unwrap() error { return e.err }
-
-// runOnThread starts a command and waits for it on one thread that lives as long: the kernel sends the parent
-// death signal when the thread ends that made the child.
-func runOnThread(cmd *exec.Cmd) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		done <- cmd.Run()
-	}()
-	return <-done
-}
 
 // environment is what a build gets: what is set for the builds of others, such as ARCH, MAKEFLAGS or KBUILD_OUTPUT, is
 // not for this one, and nothing of this machine's name goes into the kernel.

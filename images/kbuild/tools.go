@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // tools are the programs of a kernel build, with Debian's packages that have them.
@@ -27,7 +29,7 @@ func Missing(ctx context.Context) []string {
 	for _, h := range []struct{ header, pkg string }{{"stdio.h", "libc6-dev"}, {"gelf.h", "libelf-dev"}} {
 		cmd := exec.CommandContext(ctx, "gcc", "-E", "-x", "c", "-")
 		cmd.Stdin = strings.NewReader("#include <" + h.header + ">\n")
-		if cmd.Run() != nil {
+		if child.Run(cmd) != nil {
 			missing = append(missing, h.pkg)
 		}
 	}
@@ -44,7 +46,7 @@ func checkTools(ctx context.Context) error {
 
 // compiler names the compiler and its version.
 func compiler(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "gcc", "--version").Output()
+	out, err := child.Output(exec.CommandContext(ctx, "gcc", "--version"))
 	if err != nil {
 		return "", fmt.Errorf("gcc --version: %w", err)
 	}

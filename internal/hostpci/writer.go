@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/child"
 )
 
 // Write is one write to sysfs.
@@ -41,7 +43,7 @@ func (f fileWriter) Write(w Write) error {
 
 // modprobe loads a module by the program that knows the host's module options.
 func modprobe(module string) error {
-	out, err := exec.Command("modprobe", "--", module).CombinedOutput()
+	out, err := child.CombinedOutput(exec.Command("modprobe", "--", module))
 	if err == nil {
 		return nil
 	}
