@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/stile-vmm/stile/internal/limit"
 	"github.com/stile-vmm/stile/internal/session"
 )
 
@@ -41,8 +42,8 @@ type plan struct {
 // can be used. bad is the ID of one that can't be, though it looks well.
 func (p *plan) state(ctx context.Context, bad string) (*saved, error) {
 	st, err := p.usable(bad)
-	if err == nil {
-		return st, nil
+	if err == nil || errors.As(err, new(*limit.Error)) {
+		return st, err
 	}
 	lock, err := p.store.lock(ctx, func() { p.progress("waiting for the lab, which another stile builds") })
 	if err != nil {
@@ -50,8 +51,8 @@ func (p *plan) state(ctx context.Context, bad string) (*saved, error) {
 	}
 	defer lock.Close()
 	st, err = p.usable(bad) // the other one may have made it
-	if err == nil {
-		return st, nil
+	if err == nil || errors.As(err, new(*limit.Error)) {
+		return st, err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		p.progress("%v", err)
@@ -62,18 +63,32 @@ func (p *plan) state(ctx context.Context, bad string) (*saved, error) {
 	}
 	p.progress("building the lab (once, about 10 s) ...")
 	if err := p.buildPatiently(ctx); err != nil {
-		return nil, fmt.Errorf("build the lab: %w", err)
+		return nil, fmt.Errorf("build the lab: %w", limit.Explain(err))
 	}
 	// What is too much must not keep the run from its state.
 	_, _ = p.store.prune(keepStates, p.key)
 	return p.store.load(p.key)
 }
 
+// againError is in errors after which another attempt may succeed.
+type againError struct{ err error }
+
+func (e *againError) Error() string { return e.err.Error() }
+func (e *againError) Unwrap() error { return e.err }
+
+// again makes err an againError if another attempt may help. A limit is the same at the next one.
+func again(may bool, err error) error {
+	if err = limit.Explain(err); err == nil || !may || errors.As(err, new(*limit.Error)) {
+		return err
+	}
+	return &againError{err}
+}
+
 // buildPatiently builds, again if the machine dies.
 func (p *plan) buildPatiently(ctx context.Context) error {
 	for attempt := 1; ; attempt++ {
 		err := p.build(ctx)
-		if err == nil || attempt == buildAttempts || ctx.Err() != nil || !errors.Is(err, errQEMUEnded) {
+		if err == nil || attempt == buildAttempts || ctx.Err() != nil || !errors.As(err, new(*againError)) {
 			return err
 		}
 		p.progress("%v; trying again", err)
@@ -150,18 +165,19 @@ func (p *plan) bootAndSave(ctx context.Context, dir string, meta *Meta) ([]byte,
 	ctx, unbind := proc.bind(ctx)
 	defer unbind()
 
+	if err = migration.prepare(ctx, proc); err != nil {
+		err = proc.explain(ctx, err)
+		if !meta.NoSandbox && proc.lacksSandbox() {
+			return nil, fmt.Errorf("%w: %w", errNoSandbox, err)
+		}
+		return nil, err
+	}
 	stream, err := awaitAndSave(ctx, proc, migration, begin, meta)
 	err = proc.explain(ctx, err)
-	if err != nil && !meta.NoSandbox && proc.lacksSandbox() {
-		return nil, fmt.Errorf("%w: %w", errNoSandbox, err)
-	}
-	return stream, err
+	return stream, again(errors.Is(err, errQEMUEnded), err)
 }
 
 func awaitAndSave(ctx context.Context, proc *process, m *migration, begin time.Time, meta *Meta) (stream []byte, err error) {
-	if err := m.prepare(ctx, proc); err != nil {
-		return nil, err
-	}
 	if meta.Agent, err = session.AwaitLab(ctx, proc.agent); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/limit"
 	"github.com/stile-vmm/stile/internal/session"
 )
 
@@ -68,7 +70,7 @@ type Host struct {
 }
 
 // Resume resumes a nested host, and builds its state first where there is none. A state that
-// doesn't resume is built anew, once. ctx bounds Resume alone; the Host is its
+// doesn't resume is built anew, once, unless a resource limit is what failed: the error is a limit.Error then. ctx bounds Resume alone; the Host is its
 // caller's to close.
 func Resume(ctx context.Context, c *Config) (*Host, error) {
 	p, err := c.plan()
@@ -81,7 +83,7 @@ func Resume(ctx context.Context, c *Config) (*Host, error) {
 		return nil, err
 	}
 	h, err := p.resume(ctx, st, c.Console, begin)
-	if err == nil || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil || !errors.As(err, new(*againError)) {
 		return h, err
 	}
 	p.progress("%v", err)
@@ -136,7 +138,8 @@ func (p *plan) start(b backend, extra []string, console io.Writer, m *migration)
 		return nil, err
 	}
 	b.media = media
-	return p.qemu.start(&p.machine, b, extra, console, m.observe)
+	proc, err := p.qemu.start(&p.machine, b, extra, console, m.observe)
+	return proc, limit.Explain(err)
 }
 
 // resume resumes st and closes it.
@@ -169,7 +172,8 @@ func (p *plan) connect(ctx context.Context, h *Host, st *saved, migration *migra
 	defer cancel()
 	ctx, unbind := h.proc.bind(ctx)
 	defer unbind()
-	defer func() { err = h.proc.explain(ctx, err) }()
+	loads := false // or QEMU itself doesn't start, which no other state changes
+	defer func() { err = again(loads, h.proc.explain(ctx, err)) }()
 
 	// The first line to the agent waits in the socket: hashing the binary costs no time beside QEMU's start.
 	told := make(chan error, 1)
@@ -179,6 +183,7 @@ func (p *plan) connect(ctx context.Context, h *Host, st *saved, migration *migra
 		return err
 	}
 	lap(&h.phases.QEMU)
+	loads = true
 	if err := migration.load(ctx, h.proc, st.stream); err != nil {
 		return err
 	}

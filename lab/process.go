@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/internal/child"
+	"github.com/stile-vmm/stile/internal/limit"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab/internal/qmp"
 )
@@ -80,6 +81,7 @@ func (q *QEMU) start(m *Machine, b backend, extra []string, console io.Writer, o
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.ExtraFiles = append(theirs[:len(theirs):len(theirs)], b.media.files...)
 	cmd.WaitDelay = drainTime
+	cmd.Env = append(os.Environ(), "LC_ALL=C") // limits are known by what QEMU says
 	var err error
 	if p.child, err = child.Start(cmd); err != nil {
 		closeAll(ours)
@@ -126,7 +128,22 @@ func (p *process) failure() error {
 	if signalOf(err) == syscall.SIGBUS {
 		state += ": is the cache's disk full, or its file cut short?"
 	}
-	return fmt.Errorf("%w %s%s", errQEMUEnded, state, p.lastWords())
+	return p.limited(err, fmt.Errorf("%w %s%s", errQEMUEnded, state, p.lastWords()))
+}
+
+// limited adds to why the limit that is behind err, if one is: QEMU goes on without some of what it can't have.
+func (p *process) limited(err, why error) error {
+	if err == nil {
+		return why
+	}
+	found := limit.Signalled(signalOf(err))
+	if found == "" {
+		found = limit.Said(p.log.lines(logLimit)...)
+	}
+	if found == "" {
+		return why
+	}
+	return &limit.Error{Err: why, Limit: found}
 }
 
 // signalOf returns the signal that ended a program, or the one that a shell reports of what it ran; 0 for none.
@@ -154,7 +171,7 @@ func (p *process) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case !lost(err):
-		return fmt.Errorf("%w%s", err, p.lastWords())
+		return p.limited(err, fmt.Errorf("%w%s", err, p.lastWords()))
 	}
 	// The end of a channel is seen before the end of the process.
 	select {
@@ -162,7 +179,7 @@ func (p *process) explain(ctx context.Context, err error) error {
 		p.drain()
 		return fmt.Errorf("%w: %w", err, p.failure())
 	case <-time.After(endTime):
-		return fmt.Errorf("%w%s", err, p.lastWords())
+		return p.limited(err, fmt.Errorf("%w%s", err, p.lastWords()))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/internal/child"
+	"github.com/stile-vmm/stile/internal/limit"
 )
 
 // EnvQEMU names the QEMU binary to use instead of the one in PATH.
@@ -110,7 +111,7 @@ func (q *QEMU) Version(ctx context.Context) (Version, error) {
 	cmd.Dir = "/"
 	out, err := child.Output(cmd)
 	if err != nil {
-		return Version{}, fmt.Errorf("%s --version: %w%s", q.Path, err, said(err))
+		return Version{}, limit.Explain(fmt.Errorf("%s --version: %w%s", q.Path, err, said(err)))
 	}
 	v, err := parseVersion(string(out))
 	if err != nil {

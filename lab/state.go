@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/limit"
 )
 
 // stateFormat is part of every key: a change of the files below makes new states.
@@ -70,17 +72,20 @@ type saved struct {
 }
 
 // loadState checks the state in dir and reads its stream. The error is fs.ErrNotExist where
-// there is none, errDamaged where it is damaged or was made for another key.
+// there is none, errDamaged where it is damaged or was made for another key, a limit.Error where it can't be read here.
 func loadState(dir, key string) (*saved, error) {
 	lock, err := os.Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, limit.Explain(err)
 	}
 	// Keeps Prune away. A file system without locks does without.
 	_ = unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	s := &saved{dir: dir, lock: lock}
 	if err := s.load(key); err != nil {
 		lock.Close()
+		if err = limit.Explain(err); errors.As(err, new(*limit.Error)) {
+			return nil, fmt.Errorf("read the lab's saved state %s: %w", dir, err)
+		}
 		return nil, fmt.Errorf("%w: %s: %w", errDamaged, dir, err)
 	}
 	return s, nil

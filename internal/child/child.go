@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/stile-vmm/stile/internal/limit"
 )
 
 // drainTime is how long an ended child's output is waited for where its Cmd doesn't say.
@@ -80,7 +82,7 @@ func (c *Child) start() error {
 		}
 		c.wait()
 	}()
-	return <-started
+	return limit.Explain(<-started)
 }
 
 // wait waits for the child, and ends what it leaves in its group.
