@@ -113,7 +113,7 @@ func TestMemoryFaultNamesAddress(t *testing.T) {
 }
 
 // TestMemoryGone takes this process's access to the memory behind a slot away: an error, with an
-// address since Linux 6.8.
+// address where KVM tells it.
 func TestMemoryGone(t *testing.T) {
 	g := newGuest(t, false)
 	ram, err := sys.MapAnonymous(0x1000)

@@ -86,7 +86,7 @@ func (c *VCPU) Unbind() {
 // INIT and SIPI, or halts with an irqchip, waits inside Run.
 //
 // EFAULT means that the guest touched a slot whose host memory is gone, EHWPOISON that this
-// memory is broken. KVM says where since Linux 6.8.
+// memory is broken. Since Linux 6.8 KVM can say where, and does for some causes.
 func (c *VCPU) Run() (Exit, error) {
 	if c.bound == 0 {
 		return Exit{}, fmt.Errorf("run vCPU %d: not bound to a thread", c.id)

@@ -90,7 +90,8 @@ func (c *cpu) run() {
 		c.markStops(c.stops.count.Load())
 		exit, err := c.loop.Run()
 		if err != nil {
-			c.fail(err)
+			// Where the guest was is all there is, if KVM does not tell what it could not reach.
+			c.fail(fmt.Errorf("%w\n%s", err, c.vcpu.Describe()))
 			return
 		}
 		c.exits.add(exit.Reason)
