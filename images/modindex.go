@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
 	"github.com/stile-vmm/stile/internal/child"
 )
 
