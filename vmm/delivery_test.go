@@ -107,7 +107,7 @@ func TestSpuriousDelivery(t *testing.T) {
 			if test.want == Failed && (!strings.Contains(got.Detail, "vCPU 3: KVM internal error: ") || !strings.Contains(got.Detail, "where it is")) {
 				t.Errorf("it says %q", got.Detail)
 			}
-			v := &VM{cpus: []*cpu{c, {}}, stops: c.stops}
+			v := &VM{vm: new(kvm.VM), cpus: []*cpu{c, {}}, stops: c.stops}
 			if n := v.Stats().SpuriousErrors; n != test.repeats {
 				t.Errorf("%d spurious errors counted, want %d", n, test.repeats)
 			}
