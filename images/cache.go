@@ -42,12 +42,13 @@ const (
 	KindModules   Kind = "modules"   // folders: a kernel's modules as modprobe wants them
 	KindPackage   Kind = "package"   // which package a kernel's version stood for when it was last asked
 	KindLog       Kind = "log"       // logs of builds that failed
+	KindSpeed     Kind = "speed"     // what this host's KVM was measured to be, by what that depends on
 )
 
 func kinds() []Kind {
 	return []Kind{
 		KindKernel, KindUnpacked, KindAgent, KindInitramfs, KindUserland, KindHash,
-		KindTree, KindSource, KindModule, KindModules, KindPackage, KindLog,
+		KindTree, KindSource, KindModule, KindModules, KindPackage, KindLog, KindSpeed,
 	}
 }
 

@@ -1,14 +1,10 @@
 package guest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
-	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/feature"
 	"github.com/stile-vmm/stile/kvm"
 )
@@ -73,14 +69,6 @@ func CheckPlace(on string) error {
 	return fmt.Errorf("where to run (--on, STILE_ON) is %q: must be auto, host or lab", on)
 }
 
-// speedFile keeps the measured speed of this host's KVM until the next reboot.
-const speedFile = "kvm-speed.json"
-
-type savedSpeed struct {
-	Boot  string    `json:"boot"`
-	Speed kvm.Speed `json:"speed"`
-}
-
 // Speed returns what this host's KVM is, measured once per boot of the host. The error wraps
 // feature.ErrNotSupported where there is no KVM that stile can use, and fs.ErrPermission where this
 // user may not use it; any other one leaves open what KVM can do.
@@ -93,30 +81,5 @@ func Speed() (kvm.Speed, error) {
 	if err := system.RequireMachine(); err != nil {
 		return kvm.Speed{}, err
 	}
-	path, boot := speedPath(), bootID()
-	var saved savedSpeed
-	if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &saved) == nil && saved.Boot == boot && boot != "" {
-		return saved.Speed, nil
-	}
-	speed, err := system.MeasureSpeed()
-	if err != nil {
-		return kvm.Speed{}, err
-	}
-	if text, err := json.Marshal(savedSpeed{boot, speed}); err == nil && path != "" {
-		_ = os.WriteFile(path, text, 0o600) // only saves time
-	}
-	return speed, nil
-}
-
-func speedPath() string {
-	cache, err := images.Open("")
-	if err != nil {
-		return ""
-	}
-	return filepath.Join(cache.Dir(), speedFile)
-}
-
-func bootID() string {
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id))
+	return rememberSpeed(system.MeasureSpeed)
 }
