@@ -2,6 +2,7 @@ package mdev
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -62,12 +63,14 @@ func (m *Module) progress(what string) {
 // Build returns the module's file, and builds it if it is not in the cache. That takes a
 // few seconds.
 func (m *Module) Build(ctx context.Context) (string, error) {
-	key, err := m.key()
+	prefix, err := m.prefix()
 	if err != nil {
 		return "", err
 	}
+	headers := m.headersID()
+	key := prefix + cmp.Or(headers, "fetched") + moduleSuffix
 	for _, cache := range append([]*images.Cache{m.Cache}, m.Others...) {
-		if path, ok := cache.Lookup(images.KindModule, key); ok {
+		if path, ok := lookup(cache, prefix, headers); ok {
 			return path, nil
 		}
 	}
@@ -78,14 +81,42 @@ func (m *Module) Build(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// key names the built module in the cache.
-func (m *Module) key() (string, error) {
+const moduleSuffix = ".ko"
+
+// lookup returns the module that was built against the headers with that ID; where none are at hand, the last one for
+// the kernel's release.
+func lookup(cache *images.Cache, prefix, headers string) (string, bool) {
+	if headers == "" {
+		return cache.Latest(images.KindModule, prefix)
+	}
+	return cache.Lookup(images.KindModule, prefix+headers+moduleSuffix)
+}
+
+// prefix starts the names of all modules that were built for the kernel's release.
+func (m *Module) prefix() (string, error) {
 	hash := sha256.New()
 	err := eachSource(func(name string, text []byte) error {
 		fmt.Fprintf(hash, "%s %d\n%s", name, len(text), text)
 		return nil
 	})
-	return moduleName + "-" + m.Release + "-" + hex.EncodeToString(hash.Sum(nil)[:8]) + ".ko", err
+	return moduleName + "-" + m.Release + "-" + hex.EncodeToString(hash.Sum(nil)[:8]) + "-", err
+}
+
+// headersID tells kernels of the same release apart by the headers at hand, "" without: a kernel that was built again with
+// another configuration takes another module.
+func (m *Module) headersID() string {
+	for _, dir := range m.Headers {
+		if _, err := os.Stat(filepath.Join(dir, "Makefile")); err != nil {
+			continue
+		}
+		hash := sha256.New()
+		for _, name := range []string{"Module.symvers", "include/generated/autoconf.h", "include/generated/utsrelease.h"} {
+			text, _ := os.ReadFile(filepath.Join(dir, name)) // some have it elsewhere
+			fmt.Fprintf(hash, "%s %d\n%s", name, len(text), text)
+		}
+		return hex.EncodeToString(hash.Sum(nil)[:8])
+	}
+	return ""
 }
 
 func eachSource(fn func(name string, text []byte) error) error {

@@ -86,10 +86,15 @@ func TestBuildModule(t *testing.T) {
 	if path == paths[0] {
 		t.Error("two kernels share a module")
 	}
+	check(t, os.WriteFile(filepath.Join(headers, "Module.symvers"), []byte("0x1 printk\n"), 0o644))
+	if path, err = m.Build(t.Context()); err != nil || path == paths[0] {
+		t.Errorf("a kernel that was built again has the module of the first, %v", err)
+	}
+	check(t, os.Remove(filepath.Join(headers, "Module.symvers")))
 	fresh, err := images.Open(filepath.Join(home, "fresh"))
 	check(t, err)
 	nested := Module{Release: m.Release, Cache: fresh, Others: []*images.Cache{cache}}
-	if path, err := nested.Build(t.Context()); err != nil || path != paths[0] {
+	if found, err := nested.Build(t.Context()); err != nil || found != path {
 		t.Errorf("in another cache: %q, %v", path, err)
 	}
 	fetched := Module{Release: "6.12.4", Headers: []string{"/nowhere"}, Cache: cache}
