@@ -48,11 +48,12 @@ type QEMU struct {
 	// Path is absolute, with symbolic links resolved.
 	Path string
 	// Identity changes when the binary does: its path, size, time and file number.
-	// Asking for the version instead would cost 20 ms each time.
+	// Asking for the version instead would cost 20 ms each time. A script, which stays the same when
+	// the QEMU behind it is another one, is asked.
 	Identity string
 }
 
-// FindQEMU finds QEMU: what STILE_QEMU names, or qemu-system-x86_64 in PATH. It doesn't run it.
+// FindQEMU finds QEMU: what STILE_QEMU names, or qemu-system-x86_64 in PATH. It doesn't run it, unless it is a script.
 // The error names the package to install.
 func FindQEMU() (*QEMU, error) {
 	name := qemuName
@@ -81,7 +82,9 @@ func openQEMU(path string) (*QEMU, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find QEMU: %w", err)
 	}
-	return &QEMU{Path: path, Identity: id}, nil
+	q := &QEMU{Path: path, Identity: id}
+	q.addWrapped()
+	return q, nil
 }
 
 // NoQEMUError says that there is no QEMU, or that it is too old.
