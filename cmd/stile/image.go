@@ -28,7 +28,8 @@ func newImageCommand() *cobra.Command {
 		Short: "Show and remove what stile keeps in its cache",
 		Long: `stile keeps unpacked kernels, kernels from packages or built here with their sources,
 initramfs, userlands and the lab's saved states in a cache: $STILE_CACHE, or stile in
-the user's cache folder ($XDG_CACHE_HOME, ~/.cache). All of it is made again when it is missing.`,
+the user's cache folder ($XDG_CACHE_HOME, ~/.cache). All of it is made again when it is missing
+or damaged, and of each kind the most recently used entries are kept.`,
 	}
 	c.AddCommand(newImageListCommand(), newImagePruneCommand())
 	return c
