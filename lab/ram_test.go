@@ -80,7 +80,7 @@ func TestMemoryIsCopiedWhereHolesFill(t *testing.T) {
 		if after := blocksOf(t, path); after != before {
 			t.Errorf("%s: %d bytes became %d", name, before, after)
 		}
-		if !tt.copy {
+		if len(m.files) == 0 {
 			continue
 		}
 		content := make([]byte, 4)
