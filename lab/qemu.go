@@ -65,9 +65,26 @@ func FindQEMU() (*QEMU, error) {
 		return nil, fmt.Errorf("%s=%s: %w", EnvQEMU, name, err)
 	}
 	if err != nil {
-		return nil, &NoQEMUError{Remedy: InstallCommand(), Err: err}
+		if path, err = outsideOfPath(err); err != nil {
+			return nil, err
+		}
 	}
 	return openQEMU(path)
+}
+
+// outsideOfPath finds QEMU where distributions put it. It is used if there is no PATH at all, and named in the error if
+// PATH leads elsewhere.
+func outsideOfPath(err error) (string, error) {
+	for _, dir := range []string{"/usr/bin", "/usr/local/bin", "/bin"} {
+		path := filepath.Join(dir, qemuName)
+		if found, lookErr := exec.LookPath(path); lookErr == nil {
+			if os.Getenv("PATH") == "" {
+				return found, nil
+			}
+			return "", &NoQEMUError{Found: found, Err: err}
+		}
+	}
+	return "", &NoQEMUError{Remedy: InstallCommand(), Err: err}
 }
 
 func openQEMU(path string) (*QEMU, error) {
@@ -91,12 +108,18 @@ func openQEMU(path string) (*QEMU, error) {
 type NoQEMUError struct {
 	// Remedy is the command to run, "" where the distribution is not known.
 	Remedy string
+	// Found is a QEMU that is installed in a folder that PATH doesn't name, "" for none.
+	Found string
 	// Err is what was tried.
 	Err error
 }
 
 // Error returns cause and remedy in one line.
 func (e *NoQEMUError) Error() string {
+	if e.Found != "" {
+		return fmt.Sprintf("the lab needs QEMU %d.%d or later: %v: add %s to PATH, or set %s=%s",
+			minVersion.Major, minVersion.Minor, e.Err, filepath.Dir(e.Found), EnvQEMU, e.Found)
+	}
 	remedy := e.Remedy
 	if remedy == "" {
 		remedy = "install " + qemuName

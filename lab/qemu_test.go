@@ -67,6 +67,17 @@ func TestOldQEMUIsRefused(t *testing.T) {
 	}
 }
 
+// TestQEMUSays: what a wrapper says when it fails is the reason.
+func TestQEMUSays(t *testing.T) {
+	q, err := openQEMU(script(t, `echo "wrapper: no such profile" >&2; exit 9`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Version(t.Context()); err == nil || !strings.Contains(err.Error(), "exit status 9: it said: wrapper: no such profile") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestQEMUIsFound(t *testing.T) {
 	path := script(t, `echo "QEMU emulator version 8.2.1"`)
 	link := filepath.Join(t.TempDir(), "link")
@@ -97,8 +108,24 @@ func TestQEMUIsMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv(EnvQEMU, "")
 	var none *NoQEMUError
-	if _, err := FindQEMU(); !errors.As(err, &none) || !strings.Contains(err.Error(), EnvQEMU) {
+	_, err := FindQEMU()
+	if !errors.As(err, &none) || !strings.Contains(err.Error(), EnvQEMU) {
 		t.Errorf("%v, want a NoQEMUError", err)
+	}
+	// One that is installed is not to be installed again.
+	if none != nil && none.Found != "" && (none.Remedy != "" || !strings.Contains(err.Error(), "add "+filepath.Dir(none.Found)+" to PATH")) {
+		t.Errorf("%v, want it to name %s", err, none.Found)
+	}
+	for _, dir := range []string{"/usr/bin", "/usr/local/bin", "/bin"} {
+		path := filepath.Join(dir, qemuName)
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		t.Setenv("PATH", "")
+		if q, err := FindQEMU(); err != nil || filepath.Base(q.Path) != qemuName {
+			t.Errorf("without PATH: %+v, %v, want %s", q, err, path)
+		}
+		break
 	}
 	t.Setenv(EnvQEMU, "/no/such/qemu")
 	if _, err := FindQEMU(); err == nil || !strings.Contains(err.Error(), "STILE_QEMU=/no/such/qemu") {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +24,11 @@ func (f *runFlags) command(s *signals) (*session.Cmd, *terminal, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := &session.Cmd{Args: args, Dir: f.workDir(), Env: f.environment(), Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr}
+	dir, err := f.workDir()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := &session.Cmd{Args: args, Dir: dir, Env: f.environment(), Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr}
 	if user != nil {
 		cmd.User, cmd.Env = &user.user, append(user.env, cmd.Env...)
 	}
@@ -46,15 +52,32 @@ func shell(root string) string {
 }
 
 // workDir is the command's working directory: in a view of the host's root the current one, or one below it.
-func (f *runFlags) workDir() string {
-	if f.spec.Root != guest.RootHost || filepath.IsAbs(f.dir) {
-		return f.dir
+func (f *runFlags) workDir() (string, error) {
+	if !f.startsHere() {
+		return f.dir, nil
 	}
-	dir, err := os.Getwd()
+	dir, err := currentDir(true)
 	if err != nil {
-		return f.dir
+		return "", err
 	}
-	return filepath.Join(dir, f.dir)
+	return filepath.Join(dir, f.dir), nil
+}
+
+// startsHere tells whether the command's working directory follows from this process's.
+func (f *runFlags) startsHere() bool { return f.spec.Root == guest.RootHost && !filepath.IsAbs(f.dir) }
+
+// currentDir returns the working directory. One that was deleted, or that can't be read, matters only where it is needed.
+func currentDir(needed bool) (string, error) {
+	dir, err := os.Getwd()
+	switch {
+	case err == nil:
+		return dir, nil
+	case !needed:
+		return "/", nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("the current directory was deleted: change to another, or name one with --cwd of stile run: %w", err)
+	}
+	return "", fmt.Errorf("the current directory: %w", err)
 }
 
 // environment resolves --env; a bare KEY that is not set here is left out.

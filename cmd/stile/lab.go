@@ -40,6 +40,10 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	if len(spec.Devices) > 0 && f.lab.Topology == "" {
 		f.lab.Topology = lab.AllTopology
 	}
+	dir, err := currentDir(f.startsHere())
+	if err != nil {
+		return failed(err)
+	}
 	ctx, kill := context.WithCancelCause(s.boot())
 	defer kill(nil)
 	control, err := guest.NewControl(spec, guest.InLab, kill)
@@ -56,10 +60,6 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 		return failed(err)
 	}
 	defer host.Close()
-	dir, err := os.Getwd()
-	if err != nil {
-		return failed(err)
-	}
 	args, reportPath, logPath := f.labArgs(spec, control.ID())
 	toCommand := make(signalChannel, 4)
 	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}

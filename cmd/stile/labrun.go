@@ -77,16 +77,16 @@ func always(args []string) func(*guest.LabHost) []string {
 func (f *labFlags) run(command func(*guest.LabHost) []string, tty, own bool) error {
 	s := watchSignals()
 	defer s.stop()
+	dir, err := currentDir(!own)
+	if err != nil {
+		return err
+	}
 	host, done, err := f.open(s)
 	if err != nil {
 		return err
 	}
 	defer done()
 	defer host.Close()
-	dir, err := os.Getwd()
-	if err != nil {
-		return err
-	}
 	o := &lab.Options{Args: command(host), Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr}
 	if own {
 		o.Env = host.Typed()

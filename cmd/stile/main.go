@@ -19,8 +19,14 @@ var version = ""
 
 func main() {
 	guest.MaybeHelper()
+	if os.Getenv("PATH") == "" {
+		os.Setenv("PATH", defaultPath)
+	}
 	os.Exit(run(os.Args[1:]))
 }
+
+// defaultPath is where programs are looked for without PATH, as shells do.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // exitError carries an exit status that is not a failure of stile's own.
 type exitError struct{ code int }
@@ -39,7 +45,7 @@ func run(args []string) int {
 	if errors.As(err, &status) {
 		return status.code
 	}
-	for _, line := range messages(err) {
+	for _, line := range messages(guest.ExplainFull(err)) {
 		fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
 	}
 	return guest.ExitSetup

@@ -206,8 +206,9 @@ func (f *runFlags) validate() error {
 	if f.tty && !term.IsTerminal(int(os.Stdin.Fd())) {
 		faults = append(faults, errors.New("-t: standard input is not a terminal; without -t, the command gets pipes"))
 	}
-	_, err := f.account()
-	return errors.Join(append(faults, err)...)
+	_, userErr := f.account()
+	_, dirErr := f.workDir()
+	return errors.Join(append(faults, userErr, dirErr)...)
 }
 
 // fail reports err in --json, where asked for, and returns it.
@@ -219,6 +220,9 @@ func (f *runFlags) fail(err error) error {
 // finish writes the report and turns it into the process's end.
 func (f *runFlags) finish(r guest.Report, err error) error {
 	if err != nil {
+		if full := guest.ExplainFull(err); full != err {
+			err, r.Message = full, full.Error()
+		}
 		r.Message = guest.Advice(r.Message)
 		for _, line := range messages(err) {
 			fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))

@@ -181,8 +181,11 @@ func (s Spec) Absolute() (Spec, error) {
 		if path == "" || err != nil {
 			return path
 		}
-		path, err = filepath.Abs(path)
-		return path
+		var absolute string
+		if absolute, err = filepath.Abs(path); err != nil {
+			err = fmt.Errorf("%s starts from the current directory, which can't be found: %w", path, err)
+		}
+		return absolute
 	}
 	if s.kernelIsPath() {
 		s.Kernel = abs(s.Kernel)
