@@ -54,13 +54,15 @@ func Start(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 	if err != nil {
 		return nil, &UnavailableError{err}
 	}
+	start := startInLab
 	if place == OnHost {
 		if notice != "" && o.Notice != nil {
 			o.Notice(notice)
 		}
-		return startHere(ctx, s, o)
+		start = startHere
 	}
-	return startInLab(ctx, s, o)
+	r, err := start(ctx, s, o)
+	return r, ExplainFull(err)
 }
 
 func startHere(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
