@@ -171,7 +171,7 @@ func (m *Machine) args(b *backend) []string {
 		"-fsdev", folder(tmpTag, b.tmp),
 		"-fsdev", b.writable(),
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", qmpID, b.qmp),
-		"-mon", "chardev="+qmpID+",mode=control",
+		"-qmp", "chardev:"+qmpID, // -mon is deprecated since 11.1
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentID, b.agent),
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", consoleID, b.console),
 	)

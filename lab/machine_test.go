@@ -26,7 +26,7 @@ func TestArgs(t *testing.T) {
 		-fsdev local,id=host,security_model=none,readonly=on,multidevs=remap,path=/
 		-fsdev local,id=hosttmp,security_model=none,readonly=on,multidevs=remap,path=/tmp
 		-fsdev local,id=hostrw,security_model=none,readonly=on,multidevs=remap,path=/cache/empty
-		-chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control
+		-chardev socket,id=qmp,fd=3 -qmp chardev:qmp
 		-chardev socket,id=agent,fd=4 -chardev socket,id=console,fd=5
 		-nodefaults -no-user-config -nic none -display none -no-reboot
 		-machine q35,accel=tcg,memory-backend=ram0
