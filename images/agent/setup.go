@@ -122,13 +122,7 @@ func mountSource(m *agentproto.Mount, target string, readOnly bool) error {
 	}
 	switch m.Kind {
 	case agentproto.Mount9P:
-		// One attach for all users, with permissions checked by the guest's kernel. What can't be
-		// written here may be cached for good; a share that both sides write only for mmap.
-		data := "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=mmap"
-		if readOnly {
-			data = "trans=virtio,version=9p2000.L,msize=512000,access=any,cache=loose"
-		}
-		return missing("9p", unix.Mount(m.Source, target, "9p", flags, options(data, m.Options)))
+		return missing("9p", unix.Mount(m.Source, target, "9p", flags, options(options9P(readOnly), m.Options)))
 	case agentproto.MountFS:
 		return missing("virtiofs", unix.Mount(m.Source, target, "virtiofs", flags, m.Options))
 	case agentproto.MountTmpfs:
@@ -139,6 +133,17 @@ func mountSource(m *agentproto.Mount, target string, readOnly bool) error {
 		return unix.Mount(m.Source, target, "", unix.MS_BIND, "")
 	}
 	return fmt.Errorf("unknown kind of mount %q", m.Kind)
+}
+
+// options9P are v9fs's options. One attach for all users, with permissions checked by the guest's kernel. What can't be written
+// here may be cached for good, but for names that are not there, which Linux from 7.2 on would keep for a day: the host may
+// add them. Older kernels keep none, and pass over that word. A share that both sides write is cached only for mmap.
+func options9P(readOnly bool) string {
+	const common = "trans=virtio,version=9p2000.L,msize=512000,access=any,"
+	if readOnly {
+		return common + "cache=loose,negtimeout=0"
+	}
+	return common + "cache=mmap"
 }
 
 // options joins the agent's own options and the host's, which the kernel reads last.
