@@ -53,8 +53,26 @@ func parseConfig(text string) (map[string]string, error) {
 	return settings, nil
 }
 
+// optionalMark starts a comment that makes the next line optional.
+const optionalMark = "# Optional:"
+
+// optional returns the names of the settings that not all kernels know.
+func optional(fragment string) map[string]bool {
+	names := make(map[string]bool)
+	marked := false
+	for line := range strings.Lines(fragment) {
+		name, _, isSetting := strings.Cut(line, "=")
+		if isSetting && marked {
+			names[name] = true
+		}
+		marked = strings.HasPrefix(line, optionalMark)
+	}
+	return names
+}
+
 // checkConfig tells whether the configuration that was made has all of the fragment: a
-// line that a kernel doesn't know, or can't have because of another one, is dropped without a word.
+// line that a kernel doesn't know, or can't have because of another one, is dropped without a word. A kernel need not know
+// those that are optional, but one that does must have them.
 func checkConfig(fragment, made string) error {
 	want, err := parseConfig(fragment)
 	if err != nil {
@@ -65,8 +83,9 @@ func checkConfig(fragment, made string) error {
 		return err
 	}
 	var lost []string
+	mayLack := optional(fragment)
 	for name, value := range want {
-		if has, ok := got[name]; has != value && (ok || value != unset) {
+		if has, ok := got[name]; has != value && (ok || value != unset && !mayLack[name]) {
 			lost = append(lost, name+"="+value)
 		}
 	}

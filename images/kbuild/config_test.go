@@ -23,6 +23,31 @@ func TestCheckConfig(t *testing.T) {
 	}
 }
 
+// TestOptional: an older kernel need not know an optional line; a newer one that has it off is refused, and so is one that
+// lacks another line.
+func TestOptional(t *testing.T) {
+	const fragment = "CONFIG_A=y\n# Optional: since 6.17.\nCONFIG_NEW=y\nCONFIG_B=m\n"
+	for made, lost := range map[string]string{
+		"CONFIG_A=y\nCONFIG_B=m\n":                          "",
+		"CONFIG_A=y\nCONFIG_NEW=y\nCONFIG_B=m\n":            "",
+		"CONFIG_A=y\n# CONFIG_NEW is not set\nCONFIG_B=m\n": "CONFIG_NEW=y",
+		"CONFIG_A=y\nCONFIG_NEW=y\n":                        "CONFIG_B=m",
+		"CONFIG_B=m\nCONFIG_NEW=y\n":                        "CONFIG_A=y",
+	} {
+		err := checkConfig(fragment, made)
+		if (err == nil) != (lost == "") || err != nil && !strings.Contains(err.Error(), "has no "+lost+":") {
+			t.Errorf("%q: %v", made, err)
+		}
+	}
+	for _, config := range []Config{Lab, LabDebug} {
+		text := Options{Config: config}.fragment()
+		got, err := parseConfig(text)
+		if err != nil || got["CONFIG_KVM_IOAPIC"] != "y" || !optional(text)["CONFIG_KVM_IOAPIC"] || len(optional(text)) != 1 {
+			t.Errorf("%q: KVM's interrupt controllers are %q, optional lines %v, %v", config, got["CONFIG_KVM_IOAPIC"], optional(text), err)
+		}
+	}
+}
+
 // TestFragments holds stile's own fragments to what the lab counts on.
 func TestFragments(t *testing.T) {
 	for _, config := range []Config{Lab, LabDebug} {
