@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/session"
@@ -161,6 +162,9 @@ func (f *runFlags) run() error {
 	if err := f.validate(); err != nil {
 		return f.fail(err)
 	}
+	if !guest.Nested() { // where it was said outside
+		warnOfInitrds(os.Stderr, f.spec.Initramfs)
+	}
 	place, notice, err := guest.Choose(f.on)
 	if err != nil {
 		return f.fail(err)
@@ -178,6 +182,16 @@ func (f *runFlags) run() error {
 		return f.runConsole()
 	}
 	return f.runCommand()
+}
+
+// warnOfInitrds warns of files that only a classic initial RAM disk's loader takes.
+func warnOfInitrds(w io.Writer, paths []string) {
+	for _, path := range paths {
+		if images.ClassicInitrd(path) {
+			fmt.Fprintf(w, "stile: warning: -i %s is not a cpio archive, compressed or not: Linux is about to lose its support for images of file systems "+
+				"as initial RAM disk; pack the files with `find . | cpio -o -H newc`, or pass the image with --disk\n", path)
+		}
+	}
 }
 
 // validate reports every fault of the command line at once.
