@@ -16,7 +16,7 @@ import (
 
 // What flags of several commands say.
 const (
-	kernelUsage  = "`KERNEL`: a bzImage or vmlinux, a folder where one was built, a packaged version such as 6.12, or host (default: stile's own)"
+	kernelUsage  = "`KERNEL`: a bzImage or vmlinux, a folder where one was built or a lib/modules/RELEASE that holds one, a packaged version such as 6.12 or 7.2@sid, or host (default: stile's own)"
 	modulesUsage = "`FOLDER` with the kernel's modules, lib/modules/RELEASE (default: the one that belongs to it)"
 	deviceUsage  = "`DEVICE` of the host to pass through: a PCI ADDRESS, ADDRESS,bind to bind it for the run, or a mediated device's UUID; repeatable"
 	netUsage     = "network `CARD`: user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…, tap=NAME[,ip=ADDRESS/BITS] or macvtap=NAME, see docs/networks.md; repeatable (default: none)"

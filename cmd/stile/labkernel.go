@@ -40,7 +40,7 @@ to 15 minutes once and is kept in the cache. The path of its bzImage is printed.
 			return buildKernel(o)
 		},
 	}
-	c.Flags().StringVar(&o.Version, "version", kbuild.DefaultVersion, "the kernel's `VERSION`, as the distribution's source packages are named")
+	c.Flags().StringVar(&o.Version, "version", kbuild.DefaultVersion, "the kernel's `VERSION`, as the distribution's source packages are named, such as 6.12, or 7.2@sid from another suite")
 	c.Flags().BoolVar(&o.Fresh, "fresh", false, "build again, with the compiler of today, though there is one")
 	return c
 }

@@ -13,7 +13,14 @@ func TestKernelNames(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"", "default", "host", "6.1", "6.12-cloud", "debian:6.12", "ubuntu:6.8", "linux-image-6.1.0-56-amd64", file} {
+	modules := filepath.Join(dir, "7.2")
+	if err := os.MkdirAll(filepath.Join(modules, "kernel"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(modules, "vmlinuz"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", "default", "host", "6.1", "6.12-cloud", "debian:6.12", "ubuntu:6.8", "linux-image-6.1.0-56-amd64", "7.2@sid", "debian:linux-image-amd64@sid", file, modules} {
 		if err := (Spec{Kernel: name}).validateKernel(); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}

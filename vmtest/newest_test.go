@@ -1,0 +1,53 @@
+package vmtest_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/distro"
+	"github.com/stile-vmm/stile/internal/testenv"
+	"github.com/stile-vmm/stile/vmtest"
+)
+
+// newestKernel is the newest that Debian has packaged, whichever suite this system is.
+const newestKernel = "linux-image-amd64@sid"
+
+// TestNewNames: a name that a guest of the newest kernel has not found is found once it is there, also in a folder that is cached. make
+// soak runs it.
+func TestNewNames(t *testing.T) {
+	if !testenv.Soak() {
+		testenv.Missing(t, "time", "STILE_SOAK is not set")
+	}
+	cache, err := images.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := distro.Fetch(t.Context(), cache, newestKernel, func(what string) { t.Log(what) })
+	if err != nil {
+		testenv.Missing(t, "newest-kernel", err.Error())
+	}
+	// The modules are one share, and the folder that they are in is another, which the guest changes.
+	dir := t.TempDir()
+	modules := filepath.Join(dir, k.Release)
+	if err := os.CopyFS(modules, os.DirFS(k.Modules)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(modules, "modules.dep.bin"), nil, 0o644); err != nil { // it has an index
+		t.Fatal(err)
+	}
+	vm := vmtest.Start(t, vmtest.Config{
+		Kernel: modules, Root: "uroot", Folders: []vmtest.Folder{{Host: dir, Guest: "/changed", Mode: "rw"}},
+	})
+	name := filepath.Join("/lib/modules", k.Release, "new")
+	if out, err := vm.Command(t.Context(), "ls", name).CombinedOutput(); err == nil {
+		t.Fatalf("it is there before it was made: %s", out)
+	}
+	if out, err := vm.Command(t.Context(), "touch", filepath.Join("/changed", k.Release, "new")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := vm.Command(t.Context(), "ls", name).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
