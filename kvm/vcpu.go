@@ -31,8 +31,8 @@ type VCPU struct {
 	run  *uapi.Run    // start of page
 	pid  int
 
-	described bool // SetCPUID has succeeded
-	signaled func() // see OnSignal; nil for nothing
+	described bool   // SetCPUID has succeeded
+	signaled  func() // see OnSignal; nil for nothing
 
 	bound  int          // thread of Bind, 0 outside
 	thread atomic.Int64 // thread that is in Run, 0 outside
