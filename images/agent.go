@@ -42,7 +42,7 @@ const (
 )
 
 // agentHash is the SHA-256 of the agent on its own that was built along with this program, in hexadecimal
-// digits. The linker sets it; without it there is none.
+// digits. The linker sets it; "" means that none was built.
 var agentHash = ""
 
 // Agent finds an agent, in this order:
@@ -88,7 +88,7 @@ func (c *Cache) Agent(ctx context.Context, opts AgentOptions) (*Agent, error) {
 }
 
 // besideMe returns the path of the agent with that hash beside the running program, or in lib/stile beside the
-// folder of that; "" where there is none.
+// folder of that; "" if neither has it.
 func (c *Cache) besideMe(ctx context.Context, hash string) string {
 	program, err := os.Executable()
 	if err != nil {

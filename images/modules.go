@@ -72,7 +72,7 @@ func ModuleClosure(dir string, want []string, optional ...string) (modules []Mod
 // what the names of those in /boot start with.
 const KernelFile = "vmlinuz"
 
-// ModulesFor returns the lib/modules/RELEASE folder of an installed or unpacked kernel, "" when there is none: the folder that
+// ModulesFor returns the lib/modules/RELEASE folder of an installed or unpacked kernel, "" if it has no modules: the folder that
 // its file is in, or the one for a file that is named vmlinuz-RELEASE, or links to one.
 func ModulesFor(kernel string) string {
 	if path, err := filepath.EvalSymlinks(kernel); err == nil && filepath.Base(kernel) == KernelFile {

@@ -29,7 +29,7 @@ func (vm *VM) SetClock(d time.Duration) error {
 }
 
 // MarkStopped tells the guest, by its kvmclock, that the vCPU was not running for a while
-// (KVM_KVMCLOCK_CTRL): Linux then reports no lockups and stalls that are none. A guest that does not
+// (KVM_KVMCLOCK_CTRL): Linux then does not mistake the pause for a lockup or a stall. A guest that does not
 // use kvmclock is not told, which is no error. It is for the vCPU's own goroutine, as Run is.
 func (c *VCPU) MarkStopped() error {
 	_, err := c.fd.Ioctl(uapi.KVMClockCtrl, 0)

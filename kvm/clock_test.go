@@ -30,7 +30,7 @@ func TestMarkStopped(t *testing.T) {
 	}
 }
 
-// TestOnSignal: a signal that is no kick is told of, and ends no Run.
+// TestOnSignal checks that a signal other than a kick is reported and does not end Run.
 func TestOnSignal(t *testing.T) {
 	g := newGuest(t, false)
 	c := g.vcpu(0)

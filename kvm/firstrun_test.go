@@ -90,7 +90,7 @@ func TestPrepareNeedsThread(t *testing.T) {
 	}
 }
 
-// TestSpoiltVM: what SIGSTOP does to a VM is told apart from other faults, and costs a measurement
+// TestSpoiltVM checks that a VM which SIGSTOP spoilt is distinguished from other faults, and costs a measurement
 // nothing but a second VM.
 func TestSpoiltVM(t *testing.T) {
 	s, _ := newSpoilt(t, 1)

@@ -23,7 +23,7 @@ type CPUState struct {
 	mp     MPState
 	nested []byte // struct kvm_nested_state, nil where KVM has none
 	msrs   []MSR
-	ssp    *uint64 // shadow stack pointer, nil where there is none
+	ssp    *uint64 // shadow stack pointer, nil if the CPU lacks it
 }
 
 // MSR numbers that a reset treats in its own way.

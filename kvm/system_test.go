@@ -56,7 +56,7 @@ func (k lacking) checkExtension(fd *sys.FD, c Capability) (int, error) {
 	return k.linux.checkExtension(fd, c)
 }
 
-// TestRequireMachine: a KVM without interrupt controllers is told before a machine fails with
+// TestRequireMachine checks that a KVM without interrupt controllers is reported before a machine fails with
 // ENOTTY, and by the kernel's option.
 func TestRequireMachine(t *testing.T) {
 	s := newSystem(t)

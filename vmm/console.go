@@ -16,7 +16,7 @@ const maxLine = 512 // bytes of one line that are looked at
 // are not taken for the kernel's.
 type console struct {
 	trouble func(Result)      // called once for each kind of trouble; nil for nobody
-	excused func(Result) bool // whether trouble is none; nil for never. It must not block
+	excused func(Result) bool // whether what the kernel reports is excused; nil for never. It must not block
 	marks   []mark
 
 	mu    sync.Mutex

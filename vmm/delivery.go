@@ -15,7 +15,7 @@ type pendingEvents interface {
 	Events() (*kvm.VCPUEvents, error)
 }
 
-// delivery tells errors in the delivery of an event that are none from true ones.
+// delivery tells spurious errors in the delivery of an event from true ones.
 //
 // KVM for AMD from 6.14 on refuses to emulate an access when EXITINTINFO has a type, without a look
 // at its valid bit (svm_check_emulate_instruction). QEMU's emulated SVM leaves there the type of the

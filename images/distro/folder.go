@@ -50,7 +50,7 @@ func kernelsIn(dir string) map[string]string {
 	return found
 }
 
-// modulesBelow returns the folder with the modules of a kernel that is installed below root, "" when there is none.
+// modulesBelow returns the folder with the modules of a kernel that is installed below root, "" if it has no modules.
 func modulesBelow(root, release string) string {
 	if dir := existing(root, "lib", "modules", release); dir != "" {
 		return dir

@@ -29,7 +29,7 @@ type Kernel struct {
 // Fetch returns a packaged kernel: the one in the cache if there is one for this version, else the newest that
 // the system's package manager has. version is "6.1", "6.12", with a flavour "6.1-cloud", or the name of a
 // package, "linux-image-6.1.0-56-amd64"; "debian:" or "ubuntu:" may stand before it, and behind it the suite of the
-// distribution that it is to come from, where that is none of this system's: "7.2@sid". progress, which may be nil, is
+// distribution that it is to come from, if this system does not use that one: "7.2@sid". progress, which may be nil, is
 // told in a few words what is being done.
 func Fetch(ctx context.Context, cache *images.Cache, version string, progress func(string)) (*Kernel, error) {
 	if k, ok := Lookup(cache, version); ok {

@@ -21,7 +21,7 @@ const (
 )
 
 // packaged is how a packaged kernel is named: 6.12, 6.12-cloud or linux-image-6.12.30-amd64, with or without the
-// distribution's name in front, and behind it the suite that it comes from, where that is none of this system's: 7.2@sid.
+// distribution's name in front, and behind it the suite that it comes from, if this system does not use that one: 7.2@sid.
 var packaged = regexp.MustCompile(`^(?:(?:debian|ubuntu):)?(?:[0-9]+(?:\.[0-9]+)+(?:-[a-z][a-z0-9]*)?|linux-image-[a-z0-9.+~-]+)(?:@[a-z][a-z0-9-]*)?$`)
 
 // validateKernel reports a kernel that can't be there.

@@ -46,7 +46,7 @@ type Step struct {
 	// From and To are drivers; "" is none.
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Back is the driver that the function goes back to after a bind; "" is none.
+	// Back is the driver that the function goes back to after a bind; "" for no driver.
 	Back string `json:"back,omitempty"`
 	// Writes are the writes in their order; none if there is nothing to change.
 	Writes []Write `json:"writes"`
