@@ -47,6 +47,9 @@ func OpenLab(ctx context.Context, l LabSpec, progress io.Writer) (*LabHost, erro
 
 // openLab has room for a guest of guestMem bytes.
 func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint64, progress io.Writer) (*LabHost, error) {
+	if err := checkLabCache(cache.Dir()); err != nil {
+		return nil, err
+	}
 	topology, err := lab.FindTopology(l.Topology)
 	if err != nil {
 		return nil, err
@@ -63,6 +66,16 @@ func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint6
 		return nil, err
 	}
 	return &LabHost{Host: host, self: self, typed: l.typed()}, nil
+}
+
+// checkLabCache refuses a cache that the nested host can't see: it has file systems of its own in these places.
+func checkLabCache(dir string) error {
+	for _, own := range []string{"/dev", "/proc", "/run", "/sys"} {
+		if dir == own || strings.HasPrefix(dir, own+"/") {
+			return fmt.Errorf("the cache %s can't be used for the lab, which has a %s of its own: set %s to another folder", dir, own, images.EnvCache)
+		}
+	}
+	return nil
 }
 
 // preloadedKernel is the default kernel's name, unpacked, in the nested host's memory:

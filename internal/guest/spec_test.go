@@ -144,3 +144,15 @@ func TestLabKernel(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckLabCache(t *testing.T) {
+	for dir, want := range map[string]string{
+		"/dev/shm/stile": "which has a /dev of its own: set STILE_CACHE to another folder", "/run/user/1000/stile": "a /run of its own", "/dev": "a /dev of its own",
+		"/home/u/.cache/stile": "", "/tmp/stile": "", "/devel/stile": "", "/srv/run/stile": "",
+	} {
+		err := checkLabCache(dir)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", dir, err, want)
+		}
+	}
+}
