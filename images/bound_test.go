@@ -88,7 +88,7 @@ func TestSecondRunDoesNothing(t *testing.T) {
 		if _, err := c.Unpacked(t.Context(), bzImage, Unpack{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.IndexedModules(t.Context(), modules, "6.1.0-test"); err != nil {
+		if _, err := c.IndexedModules(t.Context(), modules, "6.1.0-test", false); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Initramfs(t.Context(), &Initramfs{Agent: &Agent{Path: program}}); err != nil {

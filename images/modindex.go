@@ -32,7 +32,10 @@ func moduleLists() []string {
 // where depmod has run, else a copy in the cache, of hard links where the file system allows. dir is such a folder, or that of a
 // kernel build, whose modules lie among its sources. Where there is no depmod, the copy has no index: insmod works
 // with it, modprobe doesn't.
-func (c *Cache) IndexedModules(ctx context.Context, dir, release string) (string, error) {
+//
+// nested tells that this process sees the host's files through the lab, where inodes have other numbers. A copy that was made
+// outside does there without them: another one would be made in the nested host's memory.
+func (c *Cache) IndexedModules(ctx context.Context, dir, release string, nested bool) (string, error) {
 	if _, err := os.Stat(filepath.Join(dir, moduleIndex)); err == nil {
 		return dir, nil
 	}
@@ -41,13 +44,19 @@ func (c *Cache) IndexedModules(ctx context.Context, dir, release string) (string
 		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
 	depmod, _ := exec.LookPath("depmod")
-	key, err := modulesKey(dir, release, depmod, files)
+	key, inodes, err := modulesKey(dir, release, depmod, files)
 	if err != nil {
 		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
-	top, err := c.Folder(ctx, KindModules, key, func(top string) error {
-		return indexModules(ctx, top, dir, release, depmod, files)
-	})
+	top, made := "", false
+	if nested {
+		top, made = c.Latest(KindModules, key+"-")
+	}
+	if !made {
+		top, err = c.Folder(ctx, KindModules, key+"-"+inodes, func(top string) error {
+			return indexModules(ctx, top, dir, release, depmod, files)
+		})
+	}
 	if err != nil {
 		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
@@ -85,16 +94,17 @@ func isBuildTree(dir string) bool {
 }
 
 // modulesFormat is part of every key: it changes when the same modules make another folder.
-const modulesFormat = "2"
+const modulesFormat = "3"
 
-// modulesKey changes whenever anything does that the folder is made from: a module, a list beside them, depmod or
-// its configuration.
-func modulesKey(dir, release, depmod string, files []string) (string, error) {
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%s\n%s\n%s\n%t\n", modulesFormat, dir, release, isBuildTree(dir))
+// modulesKey returns two parts of a key, of which one changes whenever anything does that the folder is made from: a
+// module, a list beside them, depmod or its configuration. inodes is for files that were replaced by others of the same size and
+// time.
+func modulesKey(dir, release, depmod string, files []string) (key, inodes string, err error) {
+	sum := &fileSums{state: sha256.New(), inodes: sha256.New()}
+	fmt.Fprintf(sum.state, "%s\n%s\n%s\n%t\n", modulesFormat, dir, release, isBuildTree(dir))
 	for _, name := range files {
-		if err := addState(sum, filepath.Join(dir, name)); err != nil {
-			return "", fmt.Errorf("%w; was the build finished?", err)
+		if err := sum.add(filepath.Join(dir, name)); err != nil {
+			return "", "", fmt.Errorf("%w; was the build finished?", err)
 		}
 	}
 	others := []string{}
@@ -105,21 +115,25 @@ func modulesKey(dir, release, depmod string, files []string) (string, error) {
 		others = append(append(others, depmod), depmodConfig()...)
 	}
 	for _, name := range others {
-		if err := addState(sum, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+		if err := sum.add(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", "", err
 		}
 	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	const inodeBytes = 8 // of the hash
+	return hex.EncodeToString(sum.state.Sum(nil)), hex.EncodeToString(sum.inodes.Sum(nil)[:inodeBytes]), nil
 }
 
-// addState adds what can be known of a file without reading it. Its time of change does not count: a link to
-// the file changes that.
-func addState(sum hash.Hash, path string) error {
+// fileSums are hashes of what can be known of files without reading them. Their times of change do not count: a link to
+// a file changes that.
+type fileSums struct{ state, inodes hash.Hash }
+
+func (s *fileSums) add(path string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	fmt.Fprintf(sum, "%q %d %d %s\n", path, st.Ino, st.Size, formatTime(st.Mtim))
+	fmt.Fprintf(s.state, "%q %d %s\n", path, st.Size, formatTime(st.Mtim))
+	fmt.Fprintf(s.inodes, "%d\n", st.Ino)
 	return nil
 }
 

@@ -30,7 +30,7 @@ func TestIndexedModules(t *testing.T) {
 	}
 	index := func(dir string) string {
 		t.Helper()
-		got, err := c.IndexedModules(t.Context(), dir, release)
+		got, err := c.IndexedModules(t.Context(), dir, release, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestIndexedModules(t *testing.T) {
 	if err := os.Remove(filepath.Join(built, "net/a.ko")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.IndexedModules(t.Context(), built, release); err == nil {
+	if _, err := c.IndexedModules(t.Context(), built, release, false); err == nil {
 		t.Error("a build that lacks a module is taken")
 	}
 }
@@ -83,7 +83,7 @@ func TestIndexedModulesAreCurrent(t *testing.T) {
 	seen := make(map[string]string)
 	step := func(change string) string {
 		t.Helper()
-		got, err := c.IndexedModules(t.Context(), dir, "6.1.0-test")
+		got, err := c.IndexedModules(t.Context(), dir, "6.1.0-test", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,14 +115,39 @@ func TestIndexedModulesAreCurrent(t *testing.T) {
 	step("another module of the same size and time")
 }
 
+// TestIndexedModulesInNestedHost sees that a copy is found where inodes have other numbers, and only there.
+func TestIndexedModulesInNestedHost(t *testing.T) {
+	c, dir := openTest(t), t.TempDir()
+	module := filepath.Join(dir, "kernel", "a.ko")
+	writeFile(t, module, []byte("a module"))
+	made, err := c.IndexedModules(t.Context(), dir, "6.1.0-test", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, module+".new", []byte("b module"))
+	if err := errors.Join(os.Chtimes(module+".new", info.ModTime(), info.ModTime()), os.Rename(module+".new", module)); err != nil {
+		t.Fatal(err)
+	}
+	if nested, err := c.IndexedModules(t.Context(), dir, "6.1.0-test", true); err != nil || nested != made {
+		t.Errorf("the nested host gets %s, %v; made was %s", nested, err, made)
+	}
+	if outside, err := c.IndexedModules(t.Context(), dir, "6.1.0-test", false); err != nil || outside == made {
+		t.Errorf("outside, another module is taken for the old one: %s, %v", outside, err)
+	}
+}
+
 // TestModulesKey sees that installing depmod makes an index.
 func TestModulesKey(t *testing.T) {
-	without, err := modulesKey("/dir", "r", "", nil)
+	without, _, err := modulesKey("/dir", "r", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	depmod, _ := exec.LookPath("true")
-	with, err := modulesKey("/dir", "r", depmod, nil)
+	with, _, err := modulesKey("/dir", "r", depmod, nil)
 	if err != nil || with == without {
 		t.Errorf("the key is %s with and without depmod, %v", with, err)
 	}

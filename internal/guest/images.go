@@ -51,7 +51,7 @@ func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Wr
 	}
 	made := Images{Modules: kernel.Modules}
 	if made.Modules != "" {
-		if made.Modules, err = cache.IndexedModules(ctx, kernel.Modules, release(kernel)); err != nil {
+		if made.Modules, err = cache.IndexedModules(ctx, kernel.Modules, release(kernel), Nested()); err != nil {
 			return Images{}, err
 		}
 	}
