@@ -79,7 +79,7 @@ func ModulesFor(kernel string) string {
 		kernel = path // /vmlinuz, for whatever was installed last
 	}
 	boot := filepath.Dir(kernel)
-	if filepath.Base(kernel) == KernelFile && HoldsModules(boot) {
+	if filepath.Base(kernel) == KernelFile && looksLikeModules(boot) {
 		return boot
 	}
 	_, release, ok := strings.Cut(filepath.Base(kernel), "-")
@@ -95,14 +95,24 @@ func ModulesFor(kernel string) string {
 	return ""
 }
 
-// HoldsModules tells whether a folder is a kernel's lib/modules/RELEASE, wherever it lies.
-func HoldsModules(dir string) bool {
-	for _, name := range []string{"kernel", builtinList, "modules.order", "modules.dep"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			return true
-		}
-	}
-	return false
+// HoldsModules tells whether a folder that somebody names is a kernel's lib/modules/RELEASE, wherever it lies.
+func HoldsModules(dir string) bool { return holdsLists(dir) || exists(filepath.Join(dir, "kernel")) }
+
+// looksLikeModules is HoldsModules for a folder that nobody named: many a folder has a vmlinuz and a folder "kernel" in it, so that
+// modules without any of their lists count in lib/modules only.
+func looksLikeModules(dir string) bool {
+	return holdsLists(dir) || filepath.Base(filepath.Dir(dir)) == "modules" && HoldsModules(dir)
+}
+
+func holdsLists(dir string) bool {
+	return slices.ContainsFunc([]string{builtinList, "modules.order", "modules.dep"}, func(name string) bool {
+		return exists(filepath.Join(dir, name))
+	})
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // LacksBuiltin returns a remark for an error about modules that are missing in dir, a lib/modules/RELEASE, where nothing says

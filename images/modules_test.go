@@ -191,3 +191,20 @@ func TestKernelWithoutModules(t *testing.T) {
 		t.Errorf("%v, missing %v, %v", modules, missing, err)
 	}
 }
+
+func TestLooksLikeModules(t *testing.T) {
+	for name, want := range map[string]bool{
+		"work/kernel/main.c": false, "work/vmlinuz": false, "work/modules.order": true,
+		"lib/modules/6.12/kernel/fs/9p.ko": true, "lib/modules/6.12/vmlinuz": false,
+	} {
+		top := t.TempDir()
+		writeFile(t, filepath.Join(top, name), nil)
+		dir := filepath.Join(top, "work")
+		if strings.HasPrefix(name, "lib") {
+			dir = filepath.Join(top, "lib/modules/6.12")
+		}
+		if got := looksLikeModules(dir); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

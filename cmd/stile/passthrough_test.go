@@ -392,7 +392,7 @@ func (p passed) report(t *testing.T) guest.Report {
 func TestPassthroughUnsafe(t *testing.T) {
 	vmtest.RunInLab(t, "no-iommu", func(t *testing.T, host *vmtest.VM) {
 		p := passed{host}
-		p.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "intel_iommu=on")
+		p.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "choose another with --topology")
 		p.fails(t, []string{"mdev", "wrap", labEdu}, labEdu+" has no IOMMU group", "intel_iommu=on")
 		if d := p.driver(t, labEdu); d != "." {
 			t.Errorf("something was changed: the driver of %s is %s", labEdu, d)
