@@ -22,8 +22,7 @@ func (vm *VM) CreateIRQChip() error {
 }
 
 // CreatePIT2 makes the in-kernel i8254 timer on GSI 0. With dummySpeaker the kernel answers
-// port 0x61 too, which guests read to calibrate. Ticks that a guest takes too late are lost: it has
-// better clocks. It needs CreateIRQChip.
+// port 0x61 too, which guests read to calibrate. It needs CreateIRQChip.
 func (vm *VM) CreatePIT2(dummySpeaker bool) error {
 	config := uapi.PITConfig{}
 	if dummySpeaker {
@@ -32,14 +31,14 @@ func (vm *VM) CreatePIT2(dummySpeaker bool) error {
 	if _, err := sys.IoctlPtr(vm.fd, uapi.CreatePIT2, &config); err != nil {
 		return fmt.Errorf("create PIT: %w", err)
 	}
-	vm.loseTicks()
 	return nil
 }
 
-// loseTicks lets the timer drop ticks that the guest does not take in time, where KVM would deliver
+// LoseTicks lets the timer of CreatePIT2 drop ticks that the guest does not take in time, where KVM would deliver
 // them later: for that KVM has to see each end of an interrupt, so that it does not use the CPU's
-// virtual APIC (APICv, AVIC). A KVM that refuses only makes interrupts cost more.
-func (vm *VM) loseTicks() {
+// virtual APIC (APICv, AVIC). A KVM that refuses only makes interrupts cost more. It may be called at any
+// time, also while the guest runs, and waits for a grace period of the kernel, up to 15 ms.
+func (vm *VM) LoseTicks() {
 	if vm.CheckExtension(uapi.CapReinjectControl) > 0 {
 		_, _ = sys.IoctlPtr(vm.fd, uapi.SetReinjection, &uapi.ReinjectControl{})
 	}

@@ -11,6 +11,7 @@ func TestPITLosesTicks(t *testing.T) {
 	const period, ticks = 1193, 200 // of 1/1193182 s: 1 ms
 	g := newGuest(t, true)
 	check(t, g.vm.CreatePIT2(true))
+	g.vm.LoseTicks()
 	c := g.vcpu(0)
 	g.longMode(c, interruptCode)
 	g.interrupts(c)

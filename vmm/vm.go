@@ -49,8 +49,9 @@ type VM struct {
 	endOnce sync.Once
 	result  Result
 
-	started   time.Time // when New began
-	freeProcs func()    // gives back what procs has for this VM
+	started   time.Time      // when New began
+	freeProcs func()         // gives back what procs has for this VM
+	later     sync.WaitGroup // what goes on while the guest runs, and ends by itself
 
 	mu        sync.Mutex
 	phases    []Phase
@@ -235,6 +236,7 @@ func (v *VM) buildMachine(ctx context.Context, system *kvm.System) error {
 	if err := v.vm.CreatePIT2(true); err != nil {
 		return err
 	}
+	v.later.Go(v.vm.LoseTicks) // the guest need not wait for it
 	if err := v.devices.start(&v.host); err != nil {
 		return err
 	}
@@ -391,6 +393,7 @@ func (v *VM) Close() error {
 	}
 	errs = append(errs, v.host.close())
 	if v.vm != nil {
+		v.later.Wait()
 		errs = append(errs, v.vm.Close())
 	}
 	if v.mem != nil {
