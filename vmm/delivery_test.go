@@ -62,7 +62,7 @@ func (p *player) Run() (kvm.Exit, error) {
 	return kvm.NewExit(run), nil
 }
 
-// TestSpuriousDelivery: the guest goes on after an error of KVM's that is none of the guest's, and a true one ends it.
+// TestSpuriousDelivery checks that the guest goes on after a spurious error of KVM, and that a true one ends it.
 func TestSpuriousDelivery(t *testing.T) {
 	again, hlt := refused(0x1000, kvm.VCPUEvents{}), step{reason: uint32(kvm.ExitHLT)}
 	many := func(n int, s step) (steps []step) {

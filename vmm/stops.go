@@ -173,7 +173,7 @@ func (v *VM) watchStops() {
 	}
 }
 
-// excuses reports whether what the guest's kernel complains of is that it was stopped. The user is told.
+// excuses reports whether the guest's kernel complains of a stop of this process, and then notifies the user.
 func (v *VM) excuses(r Result) bool {
 	if r.Reason != Lockup || !v.stops.recent() {
 		return false

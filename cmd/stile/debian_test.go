@@ -30,7 +30,7 @@ func debianKernel(t *testing.T) (*images.Cache, *distro.Kernel) {
 	if err != nil {
 		testenv.Missing(t, "apt", err.Error())
 	}
-	// For those who run stile in a nested host: there the copy would be made in memory, of which there is too little.
+	// Tests run stile in a nested host, which has too little memory to make the copy itself.
 	if _, err := cache.IndexedModules(t.Context(), kernel.Modules, kernel.Release, false); err != nil {
 		t.Fatal(err)
 	}
