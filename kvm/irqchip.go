@@ -3,6 +3,8 @@ package kvm
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"syscall"
 
 	"github.com/stile-vmm/stile/internal/sys"
@@ -35,13 +37,21 @@ func (vm *VM) CreatePIT2(dummySpeaker bool) error {
 }
 
 // LoseTicks lets the timer of CreatePIT2 drop ticks that the guest does not take in time, where KVM would deliver
-// them later: for that KVM has to see each end of an interrupt, so that it does not use the CPU's
-// virtual APIC (APICv, AVIC). A KVM that refuses only makes interrupts cost more. It may be called at any
-// time, also while the guest runs, and waits for a grace period of the kernel, up to 15 ms.
+// them later. A KVM that refuses only makes interrupts cost more. The call waits for two grace periods of the kernel, up to
+// 15 ms each, with the timer's lock held: a vCPU that has moved to another CPU of the host waits for that lock in KVM_RUN.
 func (vm *VM) LoseTicks() {
 	if vm.CheckExtension(uapi.CapReinjectControl) > 0 {
 		_, _ = sys.IoctlPtr(vm.fd, uapi.SetReinjection, &uapi.ReinjectControl{})
 	}
+}
+
+// UsesAVIC reports whether KVM uses AMD's virtual APIC, sysfs being the root of /sys. With it KVM can't see
+// the end of an interrupt, so that it does without where it has to deliver ticks later: LoseTicks pays there. Intel's
+// shows it.
+func UsesAVIC(sysfs fs.FS) bool {
+	avic, err := fs.ReadFile(sysfs, "module/kvm_amd/parameters/avic")
+	on := strings.TrimSpace(string(avic))
+	return err == nil && (on == "Y" || on == "1")
 }
 
 // IRQLine sets the level of a wired GSI. An edge is two calls.

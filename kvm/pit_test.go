@@ -2,8 +2,22 @@ package kvm
 
 import (
 	"testing"
+	"testing/fstest"
 	"time"
 )
+
+// TestUsesAVIC: only there is it worth two grace periods that the guest's ticks are lost.
+func TestUsesAVIC(t *testing.T) {
+	const avic = "module/kvm_amd/parameters/avic"
+	for content, want := range map[string]bool{"Y\n": true, "1\n": true, "N\n": false, "0\n": false, "": false} {
+		if got := UsesAVIC(fstest.MapFS{avic: {Data: []byte(content)}}); got != want {
+			t.Errorf("with avic %q: %v, want %v", content, got, want)
+		}
+	}
+	if UsesAVIC(fstest.MapFS{}) {
+		t.Error("KVM without kvm_amd uses AVIC")
+	}
+}
 
 // TestPITLosesTicks: ticks that a guest could not take are lost. Where KVM reinjects them, they follow at once,
 // and the next ones seem to come faster than the timer ticks.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -236,7 +237,9 @@ func (v *VM) buildMachine(ctx context.Context, system *kvm.System) error {
 	if err := v.vm.CreatePIT2(true); err != nil {
 		return err
 	}
-	v.later.Go(v.vm.LoseTicks) // the guest need not wait for it
+	if kvm.UsesAVIC(os.DirFS("/sys")) {
+		v.later.Go(v.vm.LoseTicks)
+	}
 	if err := v.devices.start(&v.host); err != nil {
 		return err
 	}
