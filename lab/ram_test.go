@@ -21,7 +21,7 @@ func tmpfs(t *testing.T) string {
 	const where = "/dev/shm"
 	var st unix.Statfs_t
 	if err := unix.Statfs(where, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
-		testenv.Missing(t, "tmpfs", where+" is none")
+		testenv.Missing(t, "tmpfs", where+" is not a tmpfs")
 	}
 	dir, err := os.MkdirTemp(where, "stile-test-")
 	if err != nil {

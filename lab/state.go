@@ -72,7 +72,7 @@ type saved struct {
 }
 
 // loadState checks the state in dir and reads its stream. The error is fs.ErrNotExist where
-// there is none, errDamaged where it is damaged or was made for another key, a limit.Error where it can't be read here.
+// no state exists, errDamaged where it is damaged or was made for another key, a limit.Error where it can't be read here.
 func loadState(dir, key string) (*saved, error) {
 	lock, err := os.Open(dir)
 	if err != nil {

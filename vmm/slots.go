@@ -134,7 +134,7 @@ func (s *slots) RemoveDoorbell(space pci.Space, addr uint64, d pci.Doorbell) err
 			return nil
 		}
 	}
-	return fmt.Errorf("remove doorbell at %v: there is none of eventfd %d", event, d.EventFD)
+	return fmt.Errorf("remove doorbell at %v: eventfd %d has no doorbell there", event, d.EventFD)
 }
 
 func (s *slots) Decode(space pci.Space, addr, size uint64, bells []pci.Doorbell) error {

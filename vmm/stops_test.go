@@ -62,7 +62,7 @@ func TestStops(t *testing.T) {
 			}()
 			result, err := vm.Run(ctx)
 			if err != nil || result.Reason != vmm.DebugExit || result.Code != 42 {
-				t.Errorf("ended by %+v, %v; want a guest that was told", result, err)
+				t.Errorf("ended by %+v, %v; want a guest that knows of its stop", result, err)
 			}
 			if vm.Stats().Stops == 0 {
 				t.Error("no stop is counted")
