@@ -14,9 +14,9 @@ import (
 // newestKernel is the newest that Debian has packaged, whichever suite this system is.
 const newestKernel = "linux-image-amd64@sid"
 
-// TestNewNames: a name that a guest of the newest kernel has not found is found once it is there, also in a folder that is cached. make
-// soak runs it.
-func TestNewNames(t *testing.T) {
+// newest returns that kernel, and skips a test that make soak does not run.
+func newest(t *testing.T) *distro.Kernel {
+	t.Helper()
 	if !testenv.Soak() {
 		testenv.Missing(t, "time", "STILE_SOAK is not set")
 	}
@@ -28,6 +28,12 @@ func TestNewNames(t *testing.T) {
 	if err != nil {
 		testenv.Missing(t, "newest-kernel", err.Error())
 	}
+	return k
+}
+
+// TestNewNames: a name that a guest of the newest kernel has not found is found once it is there, also in a folder that is cached.
+func TestNewNames(t *testing.T) {
+	k := newest(t)
 	// The modules are one share, and the folder that they are in is another, which the guest changes.
 	dir := t.TempDir()
 	modules := filepath.Join(dir, k.Release)
@@ -49,5 +55,19 @@ func TestNewNames(t *testing.T) {
 	}
 	if text, err := vm.ReadFile(t.Context(), name); err != nil || string(text) != "new" {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestLinksWithoutSize: a symbolic link for whose length the host says 0 has its whole target in a guest of the newest kernel, which
+// reads no more than the length that it has been given.
+func TestLinksWithoutSize(t *testing.T) {
+	k := newest(t)
+	const want = "some/where"
+	dir := testenv.MountLink(t, want, 0)
+	vm := vmtest.Start(t, vmtest.Config{
+		Kernel: k.Image, Modules: k.Modules, Memory: 512 << 20, Folders: []vmtest.Folder{{Host: dir, Guest: "/links", Mode: "ro"}},
+	})
+	if got, err := vm.Command(t.Context(), "readlink", "/links/link").Output(); err != nil || string(got) != want+"\n" {
+		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 }
