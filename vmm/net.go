@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -62,6 +63,42 @@ func (c *Config) validateNets(fault func(format string, args ...any)) {
 		}
 		for _, f := range n.User.Forwards {
 			forwards[f.Port()] = true
+		}
+		for j := range i {
+			if o := &c.Nets[j]; o.Kind == NetUser && n.Kind == NetUser && n.User.Overlaps(&o.User) {
+				fault("networks %d and %d have addresses in common: leave cidr= and ipv6= away, or choose others", j+1, i+1)
+			}
+		}
+	}
+}
+
+// PlaceNets gives each network without privileges the addresses that it does not name itself: the first of usernet.Default that no
+// other one has.
+func PlaceNets(nets []Net) {
+	var taken []netip.Prefix
+	for i := range nets {
+		taken = append(taken, nets[i].User.CIDR, nets[i].User.CIDR6) // what is not valid overlaps nothing
+	}
+	free := func(choose func(ipv4, ipv6 netip.Prefix) netip.Prefix) netip.Prefix {
+		for n := range byte(len(taken) + 1) {
+			p := choose(usernet.Default(n))
+			if !slices.ContainsFunc(taken, p.Overlaps) {
+				taken = append(taken, p)
+				return p
+			}
+		}
+		return netip.Prefix{} // the check of the machine refuses so many
+	}
+	for i := range nets {
+		u := &nets[i].User
+		if nets[i].Kind != NetUser {
+			continue
+		}
+		if !u.CIDR.IsValid() {
+			u.CIDR = free(func(ipv4, _ netip.Prefix) netip.Prefix { return ipv4 })
+		}
+		if !u.CIDR6.IsValid() && !u.NoIPv6 {
+			u.CIDR6 = free(func(_, ipv6 netip.Prefix) netip.Prefix { return ipv6 })
 		}
 	}
 }
@@ -126,7 +163,7 @@ func dialStream(path string) (network.Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network: %w", err)
 	}
-	return network.NewStream(conn, network.Csum|network.TSO4), nil
+	return network.NewStream(conn, usernet.Offloads), nil
 }
 
 // mac returns the address of card i. A network of the host has other cards, so it follows from the host and the

@@ -12,7 +12,7 @@ import (
 )
 
 // NetSyntax is what ParseNet takes.
-const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…[,cidr=NETWORK][,dns=IP[:PORT]], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
+const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…[,cidr=NETWORK][,ipv6=NETWORK|off][,dns=IP[:PORT]], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
 
 // ParseNet reads a network card, as on the command line. The error says all faults that are in the text.
 func ParseNet(text string) (Net, error) {
@@ -52,6 +52,10 @@ func (n *Net) set(key, value string) (err error) {
 		}
 	case key == "cidr" && user:
 		n.User.CIDR, err = parsePrefix(value)
+	case key == "ipv6" && user && value == "off":
+		n.User.NoIPv6 = true
+	case key == "ipv6" && user:
+		n.User.CIDR6, err = parsePrefix(value)
 	case key == "dns" && user:
 		n.User.Resolver, err = parseResolver(value)
 	case key == "ip" && !user:

@@ -40,6 +40,14 @@ func TestUserNet(t *testing.T) {
 		fmt.Fprintf(w, "%d bytes, %x", n, h.Sum(nil))
 	}))
 	defer web.Close()
+	web6, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer web6.Close()
+	go http.Serve(web6, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.CopyN(w, rand.NewChaCha8([32]byte{1}), netSize)
+	}))
 	echo := datagrams(t, func(b []byte) []byte { return b })
 	names := datagrams(t, answerName)
 	forward, err := net.Listen("tcp", "127.77.0.1:0") // a port that is free, and stays so: nobody else uses this address
@@ -49,8 +57,8 @@ func TestUserNet(t *testing.T) {
 	forward.Close()
 	report := filepath.Join(t.TempDir(), "report.json")
 	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "--json", report,
-		"--net", fmt.Sprintf("user,dns=%v,fwd=%v:2222", names, forward.Addr()), "--",
-		filepath.Join(tools, "network"), "user", port(web.Addr()), port(echo), "2222")
+		"--net", fmt.Sprintf("user,dns=%v,fwd=%v:2222", names, forward.Addr()), "--net", "user", "--",
+		filepath.Join(tools, "network"), "user", port(web.Addr()), port(echo), "2222", port(web6.Addr()))
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

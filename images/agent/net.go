@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -83,35 +84,48 @@ func dialNetlink() (*netlink, error) {
 
 func (c *netlink) close() { unix.Close(c.fd) }
 
-// setup switches a card on, and gives it its address and its way out.
+// setup switches a card on, and gives it its addresses and its ways out. A kernel without IPv6 goes without that.
 func (c *netlink) setup(name string, n *agentproto.Net) error {
 	card, err := net.InterfaceByName(name)
 	if err != nil {
 		return err
 	}
 	index := uint32(card.Index)
+	conf := "/proc/sys/net/ipv6/conf/" + name
+	disabled, err := os.ReadFile(conf + "/disable_ipv6")
+	hasIPv6 := err == nil && strings.TrimSpace(string(disabled)) == "0"
+	if hasIPv6 && slices.ContainsFunc(n.Addresses, func(a string) bool { return strings.Contains(a, ":") }) {
+		// What the network's router says would come later, and again.
+		if err := os.WriteFile(conf+"/accept_ra", []byte("0"), 0); err != nil {
+			return err
+		}
+	}
 	if err := c.do(unix.RTM_NEWLINK, 0, linkUp(index)); err != nil {
 		return fmt.Errorf("switch on: %w", err)
 	}
-	if n.Address == "" {
-		return nil
+	for _, text := range n.Addresses {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		if prefix.Addr().Is6() && !hasIPv6 {
+			continue
+		}
+		if err := c.do(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, newAddress(index, prefix)); err != nil {
+			return fmt.Errorf("address %v: %w", prefix, err)
+		}
 	}
-	prefix, err := netip.ParsePrefix(n.Address)
-	if err != nil {
-		return err
-	}
-	if err := c.do(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, newAddress(index, prefix)); err != nil {
-		return fmt.Errorf("address %v: %w", prefix, err)
-	}
-	if n.Gateway == "" {
-		return nil
-	}
-	gateway, err := netip.ParseAddr(n.Gateway)
-	if err != nil {
-		return err
-	}
-	if err := c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, defaultRoute(index, gateway)); err != nil && err != unix.EEXIST {
-		return fmt.Errorf("gateway %v: %w", gateway, err)
+	for _, text := range n.Gateways {
+		gateway, err := netip.ParseAddr(text)
+		if err != nil {
+			return err
+		}
+		if gateway.Is6() && !hasIPv6 {
+			continue
+		}
+		if err := c.do(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, defaultRoute(index, gateway)); err != nil && err != unix.EEXIST {
+			return fmt.Errorf("gateway %v: %w", gateway, err)
+		}
 	}
 	return nil
 }
@@ -156,10 +170,13 @@ func linkUp(index uint32) []byte {
 	return b
 }
 
-// newAddress is struct ifaddrmsg with its attributes.
+// newAddress is struct ifaddrmsg with its attributes. Nobody else has an IPv6 address of ours, so the card need not ask first.
 func newAddress(index uint32, p netip.Prefix) []byte {
 	b := make([]byte, unix.SizeofIfAddrmsg)
 	b[0], b[1] = family(p.Addr()), byte(p.Bits())
+	if p.Addr().Is6() {
+		b[2] = unix.IFA_F_NODAD
+	}
 	binary.NativeEndian.PutUint32(b[4:], index)
 	b = attribute(b, unix.IFA_LOCAL, p.Addr().AsSlice())
 	return attribute(b, unix.IFA_ADDRESS, p.Addr().AsSlice())

@@ -32,6 +32,7 @@ func TestNetlinkMessages(t *testing.T) {
 	}{
 		"link up": {linkUp(2), "00000000" + "02000000" + "01000000" + "01000000"},
 		"address": {newAddress(2, netip.MustParsePrefix("10.0.2.15/24")), "02180000" + "02000000" + "08000200" + "0a00020f" + "08000100" + "0a00020f"},
+		"IPv6":    {newAddress(2, netip.MustParsePrefix("fd00::f/64")), "0a400200" + "02000000" + "14000200" + "fd00000000000000000000000000000f" + "14000100" + "fd00000000000000000000000000000f"},
 		"route":   {defaultRoute(2, netip.MustParseAddr("10.0.2.2")), "02000000" + "fe030001" + "00000000" + "08000500" + "0a000202" + "08000400" + "02000000"},
 	} {
 		if got := hex.EncodeToString(test.got); got != test.want {
@@ -41,7 +42,7 @@ func TestNetlinkMessages(t *testing.T) {
 }
 
 func TestNetChecked(t *testing.T) {
-	for _, n := range []agentproto.Net{{Address: "10.0.2.15"}, {Address: "10.0.2.15/24", Gateway: "x"}} {
+	for _, n := range []agentproto.Net{{Addresses: []string{"10.0.2.15"}}, {Addresses: []string{"10.0.2.15/24"}, Gateways: []string{"x"}}} {
 		if err := (&agentproto.Request{Setup: &agentproto.Setup{Nets: []agentproto.Net{n}}}).Validate(); err == nil {
 			t.Errorf("%+v accepted", n)
 		}

@@ -16,9 +16,27 @@ import (
 	"github.com/stile-vmm/stile/vmm"
 )
 
-// envNets carries to a process in the nested host the paths of sockets, as JSON: behind the i-th of them is the i-th of its
-// guest's networks without privileges.
+// envNets carries outsideNets, as JSON, to a process in the nested host.
 const envNets = "STILE_NETS"
+
+// outsideNets is what a process in the nested host has to know of its guest's networks without privileges, which are outside.
+type outsideNets struct {
+	Paths  []string // of sockets: behind the i-th is the i-th of these networks
+	Search []string // the domains in which the user's host looks for names
+}
+
+// readOutside returns nil where the networks are here.
+func readOutside() (*outsideNets, error) {
+	text := os.Getenv(envNets)
+	if text == "" || !Nested() {
+		return nil, nil
+	}
+	o := &outsideNets{}
+	if err := json.Unmarshal([]byte(text), o); err != nil {
+		return nil, fmt.Errorf("%s: %w", envNets, err)
+	}
+	return o, nil
+}
 
 // nets returns the guest's network cards.
 func (s Spec) nets() ([]vmm.Net, error) {
@@ -29,6 +47,7 @@ func (s Spec) nets() ([]vmm.Net, error) {
 		nets = append(nets, n)
 		faults = append(faults, err)
 	}
+	vmm.PlaceNets(nets)
 	return nets, errors.Join(faults...)
 }
 
@@ -45,14 +64,14 @@ func (s Spec) validateNets() error {
 // outside, where the user's network is.
 func (s Spec) cards() ([]vmm.Net, error) {
 	nets, err := s.nets()
-	text := os.Getenv(envNets)
-	if err != nil || text == "" || !Nested() {
+	if err != nil {
 		return nets, err
 	}
-	var paths []string
-	if err := json.Unmarshal([]byte(text), &paths); err != nil {
-		return nil, fmt.Errorf("%s: %w", envNets, err)
+	outside, err := readOutside()
+	if err != nil || outside == nil {
+		return nets, err
 	}
+	paths := outside.Paths
 	for i := range nets {
 		if nets[i].Kind != vmm.NetUser || len(paths) == 0 {
 			continue
@@ -74,33 +93,33 @@ func (s Spec) setupNets(out *agentproto.Setup) {
 		switch {
 		case n.Kind == vmm.NetUser:
 			a := n.User.Addresses()
-			setup = agentproto.Net{Address: a.Guest.String(), Gateway: a.Gateway.String()}
+			setup.Addresses, setup.Gateways = []string{a.Guest.String()}, []string{a.Gateway.String()}
+			if a.Guest6.IsValid() {
+				setup.Addresses, setup.Gateways = append(setup.Addresses, a.Guest6.String()), append(setup.Gateways, a.Gateway6.String())
+			}
 			if out.Resolv == "" {
-				out.Resolv = fmt.Sprintf("nameserver %v\n%s", a.DNS, searchLines())
+				out.Resolv = fmt.Sprintf("nameserver %v\n%s", a.DNS, searchLine())
 			}
 		case n.Address.IsValid():
-			setup.Address = n.Address.String()
+			setup.Addresses = []string{n.Address.String()}
 			if n.Gateway.IsValid() {
-				setup.Gateway = n.Gateway.String()
+				setup.Gateways = []string{n.Gateway.String()}
 			}
 		}
 		out.Nets = append(out.Nets, setup)
 	}
 }
 
-// searchLines returns the lines of the host's resolv.conf that hold inside a guest, too.
-func searchLines() string {
-	text, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
+// searchLine returns the line of the guest's resolv.conf with the domains of the user's host, "" without any.
+func searchLine() string {
+	domains := usernet.SearchDomains()
+	if outside, err := readOutside(); err == nil && outside != nil {
+		domains = outside.Search
+	}
+	if len(domains) == 0 {
 		return ""
 	}
-	var kept strings.Builder
-	for line := range strings.Lines(string(text)) {
-		if word, _, _ := strings.Cut(line, " "); word == "search" || word == "domain" {
-			kept.WriteString(strings.TrimSuffix(line, "\n") + "\n")
-		}
-	}
-	return kept.String()
+	return "search " + strings.Join(domains, " ") + "\n"
 }
 
 // labNets are the networks without privileges of a guest in the nested host. They are here, so that the guest reaches what
@@ -162,7 +181,7 @@ func (l *labNets) env() ([]string, error) {
 	if len(l.paths) == 0 {
 		return nil, nil
 	}
-	text, err := json.Marshal(l.paths)
+	text, err := json.Marshal(outsideNets{l.paths, usernet.SearchDomains()})
 	return []string{envNets + "=" + string(text)}, err
 }
 

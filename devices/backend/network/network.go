@@ -30,6 +30,7 @@ const (
 	FlagNeedsCsum = 1
 	GSONone       = 0
 	GSOTCPv4      = 1
+	GSOTCPv6      = 4
 )
 
 // Offload is a set of what may be left undone in a frame.

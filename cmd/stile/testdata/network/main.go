@@ -50,7 +50,8 @@ func sum(r io.Reader) (string, error) {
 	return fmt.Sprintf("%d bytes, %x", n, h.Sum(nil)), err
 }
 
-// user takes the ports of an HTTP server and of a UDP echo on the host, and the port to serve here.
+// user takes the ports of an HTTP server and of a UDP echo on the host, the port to serve here, and that of an HTTP server on the host's
+// ::1.
 func user(ports []string) error {
 	if err := lease(); err != nil {
 		return err
@@ -85,6 +86,12 @@ func user(ports []string) error {
 	}
 	if err := echo(ports[1]); err != nil {
 		return err
+	}
+	if err := refusedDatagram(gateway); err != nil {
+		return err
+	}
+	if err := ipv6(ports[3]); err != nil {
+		return fmt.Errorf("IPv6: %w", err)
 	}
 	return serve(ports[2])
 }

@@ -15,6 +15,7 @@ import (
 type dhcpServer struct {
 	addresses Addresses
 	mac       [6]byte
+	search    []string // domains
 }
 
 const (
@@ -41,11 +42,13 @@ const (
 	optionMask   = 1
 	optionRouter = 3
 	optionDNS    = 6
+	optionDomain = 15
 	optionMTU    = 26
 	optionAsked  = 50
 	optionLease  = 51
 	optionType   = 53
 	optionServer = 54
+	optionSearch = 119 // RFC 3397
 	optionEnd    = 255
 )
 
@@ -134,6 +137,10 @@ func (d *dhcpServer) reply(m *dhcpMessage, kind byte, address netip.Addr) []byte
 		option(optionMask, maskOf(d.addresses.Guest)...)
 		option(optionRouter, gateway[:]...)
 		option(optionDNS, dns[:]...)
+		if len(d.search) > 0 {
+			option(optionDomain, []byte(d.search[0])...)
+			option(optionSearch, encodeNames(d.search, 255)...)
+		}
 		option(optionMTU, binary.BigEndian.AppendUint16(nil, network.DefaultMTU)...)
 		if address.IsValid() && !address.IsUnspecified() {
 			option(optionLease, binary.BigEndian.AppendUint32(nil, dhcpLease)...)

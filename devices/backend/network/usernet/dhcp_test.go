@@ -125,6 +125,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add(clientFrame(dhcpRequest, optionAsked, 4, 10, 0, 2, 15))
 	f.Add(udpFrame(guestMAC, gatewayMAC, netip.MustParseAddrPort("10.0.2.15:1000"), netip.MustParseAddrPort("10.0.2.3:53"), []byte("x")))
 	f.Add(bytes.Repeat([]byte{0x45, 0}, 40))
+	f.Add(solicitation(netip.IPv6LinkLocalAllRouters(), append([]byte{byte(header.ICMPv6RouterSolicit)}, make([]byte, 7)...)))
 	s, err := New(Config{Resolver: netip.MustParseAddrPort("127.0.0.1:9")})
 	if err != nil {
 		f.Fatal(err)
@@ -132,7 +133,7 @@ func FuzzFrame(f *testing.F) {
 	f.Cleanup(func() { s.Close() })
 	out := make([]byte, network.MaxFrame)
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		if to, ok := destination(frame); ok && to != s.addresses.DNS && to != broadcast {
+		if to, ok := destination(frame); ok && !s.nameServer(to) && to != broadcast && !to.IsMulticast() {
 			return // a fuzzer has no business with others' hosts
 		}
 		header := make([]byte, network.HeaderSize)

@@ -32,6 +32,67 @@ func (s *Stack) resolvers() []netip.AddrPort {
 	return parseResolvers(string(text))
 }
 
+// nameServer reports whether an address is that of the network's name server.
+func (s *Stack) nameServer(a netip.Addr) bool { return a == s.addresses.DNS || a == s.addresses.DNS6 }
+
+// SearchDomains returns the domains in which this host looks for names, from resolv.conf(5).
+func SearchDomains() []string {
+	text, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		return nil
+	}
+	return parseSearch(string(text))
+}
+
+// parseSearch reads resolv.conf(5), of which the last line counts. What is no domain's name is left out.
+func parseSearch(text string) []string {
+	var domains []string
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) < 2:
+		case fields[0] == "search":
+			domains = fields[1:]
+		case fields[0] == "domain":
+			domains = fields[1:2]
+		}
+	}
+	var out []string
+	for _, d := range domains {
+		if d = strings.TrimSuffix(d, "."); len(out) < maxSearch && encodeName(d) != nil {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// encodeName returns a domain's name as DNS has it (RFC 1035, 3.1), without compression. It returns nil if that can't be.
+func encodeName(name string) []byte {
+	const maxLabel, maxName = 63, 255 // bytes
+	var b []byte
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > maxLabel {
+			return nil
+		}
+		b = append(append(b, byte(len(label))), label...)
+	}
+	if b = append(b, 0); len(b) > maxName {
+		return nil
+	}
+	return b
+}
+
+// encodeNames returns the names that fit in limit bytes.
+func encodeNames(names []string, limit int) []byte {
+	var b []byte
+	for _, name := range names {
+		if e := encodeName(name); len(b)+len(e) <= limit {
+			b = append(b, e...)
+		}
+	}
+	return b
+}
+
 // parseResolvers reads resolv.conf(5). Without a name server it is the one on this host, as for the C library.
 func parseResolvers(text string) []netip.AddrPort {
 	var servers []netip.AddrPort

@@ -13,6 +13,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -47,22 +48,30 @@ func newGuest(t testing.TB, c Config, offloads network.Offload) *guest {
 		t.Fatal(err)
 	}
 	g.stack = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
 	if err := g.stack.CreateNIC(nic, wire); err != nil {
 		t.Fatal(err)
 	}
 	a := c.Addresses()
-	address := tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(a.Guest.Addr().As4()), PrefixLen: a.Guest.Bits()}
-	if err := g.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: address}, stack.AddressProperties{}); err != nil {
-		t.Fatal(err)
+	var routes []tcpip.Route
+	for gateway, guest := range map[netip.Addr]netip.Prefix{a.Gateway: a.Guest, a.Gateway6: a.Guest6} {
+		if !guest.IsValid() {
+			continue
+		}
+		own := tcpip.AddressWithPrefix{Address: tcpip.AddrFromSlice(guest.Addr().AsSlice()), PrefixLen: guest.Bits()}
+		if err := g.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{Protocol: protocolOf(gateway), AddressWithPrefix: own}, stack.AddressProperties{}); err != nil {
+			t.Fatal(err)
+		}
+		all := header.IPv4EmptySubnet
+		if gateway.Is6() {
+			all = header.IPv6EmptySubnet
+		}
+		routes = append([]tcpip.Route{{Destination: own.Subnet(), NIC: nic}}, routes...)
+		routes = append(routes, tcpip.Route{Destination: all, Gateway: tcpip.AddrFromSlice(gateway.AsSlice()), NIC: nic})
 	}
-	all, _ := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{}), tcpip.MaskFromBytes(make([]byte, 4)))
-	g.stack.SetRouteTable([]tcpip.Route{
-		{Destination: address.Subnet(), NIC: nic},
-		{Destination: all, Gateway: tcpip.AddrFrom4(a.Gateway.As4()), NIC: nic},
-	})
+	g.stack.SetRouteTable(routes)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 2)
 	pump := func(to, from network.Queue) {
@@ -96,13 +105,13 @@ func (g *guest) address(port int) tcpip.FullAddress {
 }
 
 func full(a netip.AddrPort) tcpip.FullAddress {
-	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(a.Addr().As4()), Port: a.Port()}
+	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFromSlice(a.Addr().AsSlice()), Port: a.Port()}
 }
 
 func (g *guest) dial(to tcpip.FullAddress) (*gonet.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(g.t.Context(), limit)
 	defer cancel()
-	c, err := gonet.DialContextTCP(ctx, g.stack, to, ipv4.ProtocolNumber)
+	c, err := gonet.DialContextTCP(ctx, g.stack, to, networkOf(to.Addr))
 	if err == nil {
 		c.SetDeadline(time.Now().Add(limit))
 	}
@@ -111,7 +120,7 @@ func (g *guest) dial(to tcpip.FullAddress) (*gonet.TCPConn, error) {
 
 func (g *guest) dialUDP(to tcpip.FullAddress) *gonet.UDPConn {
 	g.t.Helper()
-	c, err := gonet.DialUDP(g.stack, nil, &to, ipv4.ProtocolNumber)
+	c, err := gonet.DialUDP(g.stack, nil, &to, networkOf(to.Addr))
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -145,8 +154,11 @@ func serve(t testing.TB, handle func(net.Conn)) int {
 
 func checksumOf(b []byte) uint16 { return checksum.Checksum(b, 0) }
 
-// destination returns where a frame with an IPv4 packet goes.
+// destination returns where a frame with an IP packet goes.
 func destination(frame []byte) (netip.Addr, bool) {
+	if len(frame) >= network.EthernetSize+header.IPv6MinimumSize && header.Ethernet(frame).Type() == header.IPv6ProtocolNumber {
+		return netip.AddrFrom16(header.IPv6(frame[network.EthernetSize:]).DestinationAddress().As16()), true
+	}
 	if len(frame) < network.EthernetSize+header.IPv4MinimumSize || header.Ethernet(frame).Type() != header.IPv4ProtocolNumber {
 		return netip.Addr{}, false
 	}

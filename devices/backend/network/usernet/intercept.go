@@ -11,8 +11,19 @@ import (
 // intercept answers DHCP, and keeps from the stack pings of others than the gateway and the name server: it would
 // answer in everybody's name.
 func (s *Stack) intercept(frame []byte) bool {
+	if len(frame) < network.EthernetSize {
+		return false
+	}
+	mac := [6]byte(frame[6:12])
+	s.guestMAC.Store(&mac)
 	if reply := s.dhcp.answer(frame); reply != nil {
 		s.link.put(outgoing{frame: reply})
+		return true
+	}
+	if reply, drop := s.router.answer(frame); drop {
+		if reply != nil {
+			s.link.put(outgoing{frame: reply})
+		}
 		return true
 	}
 	to, ok := pingTarget(frame)

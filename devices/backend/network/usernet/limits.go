@@ -17,6 +17,7 @@ const (
 	maxQueries  = 64 // names asked for at the same time
 	queryLimit  = 3 * time.Second
 	maxResolver = 3 // name servers tried
+	maxSearch   = 6 // domains in which names are looked for
 
 	outQueue = 512     // packets that wait for the guest
 	outBytes = 8 << 20 // and their bytes

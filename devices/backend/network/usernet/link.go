@@ -105,7 +105,11 @@ func (l *link) Receive(frame []byte, wait bool) (int, error) {
 // is left to be done.
 func (l *link) pack(frame []byte, p *stack.PacketBuffer) int {
 	if g := p.GSOOptions; g.Type != stack.GSONone {
-		if !l.segments() || g.Type != stack.GSOTCPv4 {
+		kind := byte(network.GSOTCPv4)
+		if g.Type == stack.GSOTCPv6 {
+			kind = network.GSOTCPv6
+		}
+		if !l.segments() || g.Type != stack.GSOTCPv4 && g.Type != stack.GSOTCPv6 {
 			return 0
 		}
 		put := func(at int, v uint16) { binary.LittleEndian.PutUint16(frame[at:], v) }
@@ -115,7 +119,7 @@ func (l *link) pack(frame []byte, p *stack.PacketBuffer) int {
 			put(network.HeaderCsumOffset, g.CsumOffset)
 		}
 		if p.Data().Size() > int(g.MSS) {
-			frame[network.HeaderGSO] = network.GSOTCPv4
+			frame[network.HeaderGSO] = kind
 			put(network.HeaderLen, uint16(p.HeaderSize()))
 			put(network.HeaderGSOSize, g.MSS)
 		}
@@ -189,7 +193,7 @@ func (l *link) WritePackets(packets stack.PacketBufferList) (int, tcpip.Error) {
 
 // segments tells whether the guest cuts TCP packets itself.
 func (l *link) segments() bool {
-	const wanted = uint32(network.Csum | network.TSO4)
+	const wanted = uint32(Offloads)
 	return l.offloads.Load()&wanted == wanted
 }
 

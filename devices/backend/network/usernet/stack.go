@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
@@ -26,13 +29,18 @@ const nic tcpip.NICID = 1
 // gatewayMAC is the gateway's and the name server's address on the wire.
 var gatewayMAC = [6]byte{0x02, 's', 't', 'i', 'l', 'e'}
 
+// routerAddress is the gateway's own of the link, from which a router speaks (RFC 4861, 4.2).
+var routerAddress = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: gatewayHost})
+
 // Stack is a network without privileges. It implements network.Network. Its methods may be called concurrently.
 type Stack struct {
 	addresses Addresses
 	resolver  netip.AddrPort
 	link      *link
+	guestMAC  atomic.Pointer[[6]byte] // of the guest's last frame
 	stack     *stack.Stack
 	dhcp      dhcpServer
+	router    router
 
 	forwards []open
 	conns    chan struct{} // a token for each TCP connection
@@ -60,7 +68,9 @@ func New(c Config) (*Stack, error) {
 		addresses: c.Addresses(), resolver: c.Resolver,
 		conns: make(chan struct{}, maxConns), flows: make(chan struct{}, maxFlows), queries: make(chan struct{}, maxQueries),
 	}
-	s.dhcp = dhcpServer{addresses: s.addresses, mac: gatewayMAC}
+	search := SearchDomains()
+	s.dhcp = dhcpServer{addresses: s.addresses, mac: gatewayMAC, search: search}
+	s.router = router{addresses: s.addresses, mac: gatewayMAC, search: search}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.link = newLink(gatewayMAC, s.intercept)
 	if err := s.build(); err != nil {
@@ -74,8 +84,12 @@ func New(c Config) (*Stack, error) {
 
 // build makes the stack and its one interface.
 func (s *Stack) build() error {
+	networks := []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol}
+	if s.addresses.Guest6.IsValid() {
+		networks = append(networks, ipv6.NewProtocol)
+	}
 	s.stack = stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		NetworkProtocols:   networks,
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
 	})
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
@@ -89,9 +103,13 @@ func (s *Stack) build() error {
 	if err := s.stack.CreateNIC(nic, s.link); err != nil {
 		return errors.New(err.String())
 	}
-	for _, a := range []netip.Addr{s.addresses.Gateway, s.addresses.DNS} {
-		address := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{
-			Address: tcpip.AddrFrom4(a.As4()), PrefixLen: s.addresses.Guest.Bits(),
+	for _, a := range s.addresses.own() {
+		bits := s.addresses.Guest.Bits()
+		if a.Is6() {
+			bits = bits6
+		}
+		address := tcpip.ProtocolAddress{Protocol: protocolOf(a), AddressWithPrefix: tcpip.AddressWithPrefix{
+			Address: tcpip.AddrFromSlice(a.AsSlice()), PrefixLen: bits,
 		}}
 		if err := s.stack.AddProtocolAddress(nic, address, stack.AddressProperties{}); err != nil {
 			return errors.New(err.String())
@@ -104,11 +122,7 @@ func (s *Stack) build() error {
 	if err := s.stack.SetSpoofing(nic, true); err != nil {
 		return errors.New(err.String())
 	}
-	subnet, err := tcpip.NewSubnet(tcpip.AddrFrom4([4]byte{}), tcpip.MaskFromBytes(make([]byte, 4)))
-	if err != nil {
-		return err
-	}
-	s.stack.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
+	s.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s.stack, tcpBuffer, maxHandshakes, s.acceptTCP).HandlePacket)
 	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(s.stack, s.acceptUDP).HandlePacket)
 	return nil
@@ -120,8 +134,11 @@ func (s *Stack) Addresses() Addresses { return s.addresses }
 // Queues implements network.Network.
 func (s *Stack) Queues() []network.Queue { return []network.Queue{s.link} }
 
+// Offloads are what a Stack finishes, and can leave undone.
+const Offloads = network.Csum | network.TSO4 | network.TSO6
+
 // Offloads implements network.Network.
-func (s *Stack) Offloads() network.Offload { return network.Csum | network.TSO4 }
+func (s *Stack) Offloads() network.Offload { return Offloads }
 
 // SetOffloads implements network.Network.
 func (s *Stack) SetOffloads(o network.Offload) error {
@@ -192,7 +209,10 @@ func (s *Stack) host(a netip.Addr) (netip.Addr, bool) {
 	switch {
 	case a == s.addresses.Gateway:
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
-	case s.addresses.Guest.Contains(a), a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a == broadcast:
+	case a == s.addresses.Gateway6:
+		return netip.IPv6Loopback(), true
+	case s.addresses.Guest.Contains(a), s.addresses.Guest6.Contains(a), a.IsLoopback(), a.IsUnspecified(), a.IsMulticast(), a == broadcast,
+		a.Is6() && a.IsLinkLocalUnicast(), a.Is4In6():
 		return a, false
 	}
 	return a, true
@@ -209,4 +229,26 @@ func take(tokens chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// own are the addresses of the network's own, of the gateway and the name server.
+func (a *Addresses) own() []netip.Addr {
+	own := []netip.Addr{a.Gateway, a.DNS}
+	if a.Guest6.IsValid() {
+		own = append(own, a.Gateway6, a.DNS6, routerAddress)
+	}
+	return own
+}
+
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is6() {
+		return ipv6.ProtocolNumber
+	}
+	return ipv4.ProtocolNumber
+}
+
+// addrOf returns an address of the stack's.
+func addrOf(a tcpip.Address) netip.Addr {
+	out, _ := netip.AddrFromSlice(a.AsSlice()) // of 4 or 16 bytes
+	return out
 }

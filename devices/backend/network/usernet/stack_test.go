@@ -22,7 +22,7 @@ import (
 	"github.com/stile-vmm/stile/devices/backend/network"
 )
 
-const allOffloads = network.Csum | network.TSO4
+const allOffloads = Offloads
 
 func random(n int) []byte {
 	b := make([]byte, n)

@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -28,7 +28,7 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 // connect makes the host's side of a connection first: the guest is refused if the host is.
 func (s *Stack) connect(r *tcp.ForwarderRequest) {
 	id := r.ID()
-	to := netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+	to := netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
 	host, err := s.dialTCP(to)
 	if err != nil {
 		r.Complete(!timedOut(err))
@@ -55,7 +55,7 @@ func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, dialLimit)
 	defer cancel()
 	var dialer net.Dialer
-	if to.Addr() == s.addresses.DNS {
+	if s.nameServer(to.Addr()) {
 		if to.Port() != dnsPort {
 			return nil, errors.New("the name server has no other port")
 		}
@@ -67,7 +67,7 @@ func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 		}
 		to = netip.AddrPortFrom(host, to.Port())
 	}
-	c, err := dialer.DialContext(ctx, "tcp4", to.String())
+	c, err := dialer.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (s *Stack) listenOne(f Forward) error {
 		return err
 	}
 	s.forwards = append(s.forwards, open{l, l.Addr().(*net.TCPAddr).AddrPort()})
-	s.work.Go(func() { s.forward(l, f.Guest) })
+	s.work.Go(func() { s.forward(l, f) })
 	return nil
 }
 
@@ -127,7 +127,7 @@ func (s *Stack) Forwards() []netip.AddrPort {
 }
 
 // forward takes connections of the host until the listener is closed.
-func (s *Stack) forward(l *net.TCPListener, port uint16) {
+func (s *Stack) forward(l *net.TCPListener, f Forward) {
 	for {
 		host, err := l.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
@@ -137,33 +137,47 @@ func (s *Stack) forward(l *net.TCPListener, port uint16) {
 			time.Sleep(100 * time.Millisecond) // out of descriptors, which passes
 			continue
 		}
-		if !s.start(s.conns, func() { s.forwardOne(host, port) }) {
+		if !s.start(s.conns, func() { s.forwardOne(host, f) }) {
 			reset(host)
 		}
 	}
 }
 
-// forwardOne connects a connection of the host to a port of the guest.
-func (s *Stack) forwardOne(host *net.TCPConn, port uint16) {
+// forwardOne connects a connection of the host to a port of the guest: to its address of the same kind, or else to the other.
+func (s *Stack) forwardOne(host *net.TCPConn, f Forward) {
 	ctx, cancel := context.WithTimeout(s.ctx, dialLimit)
 	defer cancel()
-	var queue waiter.Queue
-	endpoint, guest, err := s.dialGuest(ctx, &queue, s.guest(port))
-	if err != nil {
-		reset(host)
-		return
+	for _, to := range s.guest(f) {
+		var queue waiter.Queue
+		endpoint, guest, err := s.dialGuest(ctx, &queue, to)
+		if err == nil {
+			s.relay(endpoint, guest, host)
+			return
+		}
 	}
-	s.relay(endpoint, guest, host)
+	reset(host)
 }
 
-// guest returns the address of a port of the guest.
-func (s *Stack) guest(port uint16) tcpip.FullAddress {
-	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(s.addresses.Guest.Addr().As4()), Port: port}
+// guest returns the addresses of a forward in the guest, the best first.
+func (s *Stack) guest(f Forward) []tcpip.FullAddress {
+	var out []tcpip.FullAddress
+	for _, p := range []netip.Prefix{s.addresses.Guest, s.addresses.Guest6} {
+		if p.IsValid() {
+			out = append(out, tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFromSlice(p.Addr().AsSlice()), Port: f.Guest})
+		}
+	}
+	if f.Host.Addr().Is6() {
+		slices.Reverse(out)
+	}
+	return out
 }
+
+// networkOf returns the protocol of an address of the stack's.
+func networkOf(a tcpip.Address) tcpip.NetworkProtocolNumber { return protocolOf(addrOf(a)) }
 
 // dialGuest is gonet.DialContextTCP that gives the endpoint, too.
 func (s *Stack) dialGuest(ctx context.Context, queue *waiter.Queue, to tcpip.FullAddress) (tcpip.Endpoint, *gonet.TCPConn, error) {
-	endpoint, failure := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, queue)
+	endpoint, failure := s.stack.NewEndpoint(tcp.ProtocolNumber, networkOf(to.Addr), queue)
 	if failure != nil {
 		return nil, nil, errors.New(failure.String())
 	}

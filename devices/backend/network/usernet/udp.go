@@ -2,14 +2,12 @@ package usernet
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -23,15 +21,15 @@ const maxDatagram = 65535
 // acceptUDP starts a flow for a pair of ports that has none. What returns false is answered with "port unreachable".
 func (s *Stack) acceptUDP(r *udp.ForwarderRequest) bool {
 	id := r.ID()
-	to := netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+	from, to := netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort), netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
 	serve := s.resolve
-	if to != netip.AddrPortFrom(s.addresses.DNS, dnsPort) {
+	if !s.nameServer(to.Addr()) || to.Port() != dnsPort {
 		host, ok := s.host(to.Addr())
 		if !ok {
 			return false
 		}
-		to = netip.AddrPortFrom(host, to.Port())
-		serve = func(guest *gonet.UDPConn) { s.relayUDP(guest, to) }
+		tell := func(err error) { s.unreachable(from, to, err) }
+		serve = func(guest *gonet.UDPConn) { s.relayUDP(guest, netip.AddrPortFrom(host, to.Port()), tell) }
 	}
 	var queue waiter.Queue
 	endpoint, failure := r.CreateEndpoint(&queue)
@@ -49,14 +47,16 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) bool {
 	return true
 }
 
-// relayUDP passes datagrams on in both directions until none has come for a while.
-func (s *Stack) relayUDP(guest *gonet.UDPConn, to netip.AddrPort) {
-	host, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+// relayUDP passes datagrams on in both directions until none has come for a while. It tells why one can't be delivered.
+func (s *Stack) relayUDP(guest *gonet.UDPConn, to netip.AddrPort, tell func(error)) {
+	host, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {
+		tell(err)
 		return
 	}
 	defer host.Close()
 	f := newFlow(guest, host)
+	f.tell = tell
 	defer context.AfterFunc(s.ctx, f.end)()
 	done := make(chan struct{})
 	go func() {
@@ -72,6 +72,7 @@ type flow struct {
 	ends  []net.Conn   // that are its own
 	last  atomic.Int64 // when the last datagram came, in ns since 1970
 	ended atomic.Bool
+	tell  func(error) // why a datagram was not delivered, nil if nobody is to know
 }
 
 func newFlow(ends ...net.Conn) *flow {
@@ -104,13 +105,33 @@ func (f *flow) passOn(to io.Writer, from net.Conn) {
 		switch {
 		case err == nil:
 			f.touch()
-			_, _ = to.Write(buf[:n]) // a datagram may be lost
+			f.write(to, buf[:n])
 		case timedOut(err):
 			if time.Since(time.Unix(0, f.last.Load())) >= udpIdle {
 				return
 			}
-		case !errors.Is(err, unix.ECONNREFUSED): // that is one datagram's fate
+		case undelivered(err): // that is one datagram's fate
+			f.report(err)
+		default:
 			return
 		}
+	}
+}
+
+// write sends a datagram, which may be lost. An error that an earlier one has met is told in its place, so it is sent again.
+func (f *flow) write(to io.Writer, datagram []byte) {
+	for range 2 {
+		_, err := to.Write(datagram)
+		if !undelivered(err) {
+			return
+		}
+		f.report(err)
+	}
+}
+
+// report tells why a datagram was not delivered.
+func (f *flow) report(err error) {
+	if f.tell != nil {
+		f.tell(err)
 	}
 }

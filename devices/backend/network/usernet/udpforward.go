@@ -10,7 +10,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 )
 
 // udpForward leads datagrams to a port of the host into the guest, and the guest's answers back to who sent them.
@@ -40,7 +39,7 @@ func (s *Stack) listenUDP(f Forward) (*udpForward, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &udpForward{s: s, host: host, guest: s.guest(f.Guest), peers: make(map[netip.AddrPort]*udpPeer)}, nil
+	return &udpForward{s: s, host: host, guest: s.guest(f)[0], peers: make(map[netip.AddrPort]*udpPeer)}, nil
 }
 
 // run takes datagrams of the host until the port is closed.
@@ -69,7 +68,7 @@ func (f *udpForward) peer(from netip.AddrPort) *udpPeer {
 	if p := f.peers[from]; p != nil {
 		return p
 	}
-	guest, err := gonet.DialUDP(f.s.stack, nil, &f.guest, ipv4.ProtocolNumber)
+	guest, err := gonet.DialUDP(f.s.stack, nil, &f.guest, networkOf(f.guest.Addr))
 	if err != nil {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 func TestForwardUDP(t *testing.T) {
 	free := netip.MustParseAddrPort("127.0.0.1:0")
 	g := newGuest(t, Config{Forwards: []Forward{{Host: free, Guest: 53, UDP: true}, {Host: free, Guest: 54, UDP: true}}}, allOffloads)
-	local := g.s.guest(53)
+	local := g.s.guest(Forward{Guest: 53})[0]
 	server, err := gonet.DialUDP(g.stack, &local, nil, ipv4.ProtocolNumber)
 	if err != nil {
 		t.Fatal(err)
