@@ -33,6 +33,7 @@ type plan struct {
 	machine  Machine
 	image    *Image
 	writable writable
+	keep     []string // see Config.Keep
 	key      string
 	agent    string // the hash of the agent that the state must hold, "" for any
 	progress func(format string, args ...any)

@@ -44,6 +44,8 @@ type Config struct {
 
 	// Writable are files and folders of the host that the nested host may change. All else it sees copy on write.
 	Writable []string
+	// Keep are paths of the host that the nested one's own /run and /dev don't hide.
+	Keep []string
 
 	// Progress gets a line for people when something takes long.
 	Progress io.Writer
@@ -100,7 +102,7 @@ func (c *Config) plan() (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{qemu: c.QEMU, machine: m, image: c.Image, progress: func(format string, args ...any) {
+	p := &plan{qemu: c.QEMU, machine: m, image: c.Image, keep: c.Keep, progress: func(format string, args ...any) {
 		if c.Progress != nil {
 			fmt.Fprintf(c.Progress, "stile: "+format+"\n", args...)
 		}
@@ -224,6 +226,7 @@ func (p *plan) setup() *agentproto.Setup {
 		Mounts:   append(mounts, p.writable.mounts()...),
 		Modules:  p.image.Modules,
 		Program:  Program,
+		Keep:     p.keep,
 		PCI:      p.machine.Topology.addresses(),
 	}
 }

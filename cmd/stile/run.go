@@ -150,7 +150,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 // apply brings into the spec what its flags are not bound to.
 func (f *runFlags) apply() {
 	f.spec.Memory, f.spec.NoRNG, f.spec.Command = uint64(f.memory), !f.rng, f.args
-	f.spec.CountRAM = f.json != ""
+	f.spec.CountRAM, f.spec.Dir = f.json != "", f.dir
 	f.spec.StopOnOops = f.onOops == string(vmm.Stop)
 }
 

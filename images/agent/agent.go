@@ -68,6 +68,7 @@ func (g *guest) start() (*port, error) {
 	g.mark("mounts")
 	g.loadModules()
 	g.mark("modules")
+	g.watchNodes()
 	if err := upLoopback(); err != nil {
 		g.warn("bring up the loopback interface: %v", err)
 	}

@@ -15,7 +15,8 @@ import (
 // a line, in the order of their dependencies.
 const ModulesList = "/modules.list"
 
-// basicMounts are the kernel's own file systems, in order.
+// basicMounts are the kernel's own file systems, in order, with the modes and flags that systemd gives them. What the kernel does
+// not have is left out.
 var basicMounts = []struct {
 	source, target, fstype string
 	flags                  uintptr
@@ -30,6 +31,14 @@ var basicMounts = []struct {
 	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755", false},
 	{"tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777", false},
 	{"cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0700", true},
+	{"pstore", "/sys/fs/pstore", "pstore", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"fusectl", "/sys/fs/fuse/connections", "fusectl", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"securityfs", "/sys/kernel/security", "securityfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"configfs", "/sys/kernel/config", "configfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
+	{"hugetlbfs", "/dev/hugepages", "hugetlbfs", unix.MS_NOSUID | unix.MS_NODEV, "", true},
+	{"binfmt_misc", "/proc/sys/fs/binfmt_misc", "binfmt_misc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
 	{"debugfs", "/sys/kernel/debug", "debugfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
 	{"tracefs", "/sys/kernel/tracing", "tracefs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "", true},
 }
@@ -40,7 +49,7 @@ var carried = []string{"/proc", "/sys", "/dev", "/run", "/tmp"}
 // mountBasics mounts what the kernel has. A file system that it lacks is a warning.
 func (g *guest) mountBasics() {
 	for _, m := range basicMounts {
-		os.MkdirAll(m.target, 0o755)
+		os.Mkdir(m.target, 0o755)
 		err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
 		// The kernel may have mounted devtmpfs itself.
 		if err != nil && !m.optional && !errors.Is(err, unix.EBUSY) {

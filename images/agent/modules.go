@@ -36,9 +36,6 @@ func linkModules(dir, link string) error {
 	return os.Symlink(dir, link)
 }
 
-// openNodes are those that every user may open, as with udev's rules: what they give has checks of its own.
-var openNodes = map[string]bool{"net/tun": true, "fuse": true}
-
 // makeNodes makes the device nodes in dev whose first use has the kernel load a module. modules is the folder of the running kernel's
 // modules, with modules.devname (kmod, depmod(8)), which has a line "MODULE NODE cMAJOR:MINOR" for each. Without that there are none.
 func makeNodes(modules, dev string) error {

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,7 +44,7 @@ func (g *guest) setup(s *agentproto.Setup) error {
 		if err := mountAt(&s.Root, layers+"/root", layers+"/0"); err != nil {
 			return fmt.Errorf("mount the root: %w", err)
 		}
-		if err := switchRoot(layers+"/root", s.Root.Overlay); err != nil {
+		if err := switchRoot(layers+"/root", s.Root.Overlay, s.Keep); err != nil {
 			return fmt.Errorf("make %s the root: %w", s.Root.Source, err)
 		}
 		g.mounted = append(g.mounted, "/")
@@ -99,6 +100,9 @@ func mountAt(m *agentproto.Mount, target, scratch string) error {
 	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
 		return err
 	}
+	if err := copyOwner(lower, upper); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
@@ -112,6 +116,15 @@ func mountAt(m *agentproto.Mount, target, scratch string) error {
 		return missing("overlay", err)
 	}
 	return nil
+}
+
+// copyOwner gives a folder the mode and the owner of another one: an overlay's top has those of its upper layer.
+func copyOwner(from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(from, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: from, Err: err}
+	}
+	return errors.Join(os.Chown(to, int(st.Uid), int(st.Gid)), unix.Chmod(to, st.Mode&^unix.S_IFMT))
 }
 
 // mountSource mounts where m's files come from.
@@ -242,11 +255,12 @@ func keepPreloaded() error {
 
 // switchRoot makes root the root of this process and of all to come. The
 // initramfs can't be unmounted or pivoted away: the new root is moved over it, as switch_root(8) does.
-// A copy-on-write root keeps its own /tmp: the working folder may be there.
-func switchRoot(root string, overlay bool) error {
+// A copy-on-write root keeps its own /tmp: the working folder may be there. keep are other paths that stay in sight.
+func switchRoot(root string, overlay bool, keep []string) error {
 	if err := keepPreloaded(); err != nil {
 		return err
 	}
+	inSight := openKept(root, keep)
 	for _, dir := range carried {
 		if dir == "/tmp" && overlay {
 			continue
@@ -266,5 +280,12 @@ func switchRoot(root string, overlay bool) error {
 	if err := unix.Chroot("."); err != nil {
 		return err
 	}
-	return unix.Chdir("/")
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	var errs []error
+	for _, k := range inSight {
+		errs = append(errs, k.show())
+	}
+	return errors.Join(errs...)
 }

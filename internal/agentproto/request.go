@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 )
 
@@ -91,6 +92,9 @@ type Setup struct {
 	Modules string `json:"modules,omitempty"`
 	// Program is a path in the new root that becomes a link to the agent's own binary.
 	Program string `json:"program,omitempty"`
+	// Keep are paths of the new root that the guest's own file systems, such as /run, do not hide. One that does not exist is
+	// left out.
+	Keep []string `json:"keep,omitempty"`
 	// ConsoleLevel is the least severe level of kernel messages that the console doesn't get any more, as for
 	// loglevel= (Documentation/admin-guide/kernel-parameters.txt); 0 leaves it alone.
 	ConsoleLevel int `json:"console_level,omitempty"`
@@ -148,6 +152,11 @@ func (s *Setup) validate() error {
 	}
 	for i := range s.Nets {
 		errs = append(errs, s.Nets[i].check())
+	}
+	for _, path := range s.Keep {
+		if !strings.HasPrefix(path, "/") || path != filepath.Clean(path) || strings.Contains(path, "\x00") {
+			errs = append(errs, fmt.Errorf("path to keep %q is not absolute and clean", path))
+		}
 	}
 	for _, m := range s.Mounts {
 		if m.Kind == MountNone {

@@ -243,6 +243,9 @@ func setup(s Spec, made Images) *agentproto.Setup {
 	if s.Root == RootHost || s.rootIsFolder() {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
+	if s.Root == RootHost {
+		out.Keep = keptPaths(s.Dir)
+	}
 	out.Mounts = s.folderMounts()
 	if s.Scratch != "" {
 		out.Mounts = append(out.Mounts, agentproto.Mount{Kind: agentproto.MountTmpfs, Target: s.Scratch, Options: "mode=1777"})

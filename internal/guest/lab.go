@@ -21,8 +21,9 @@ import (
 // LabHost is a resumed nested host in which guests of one Spec can be booted.
 type LabHost struct {
 	*lab.Host
-	self   string // this program's path in the nested host
-	typed  string // the flags of "stile lab" that lead to it
+	self   string   // this program's path in the nested host
+	typed  string   // the flags of "stile lab" that lead to it
+	kept   []string // see keptPaths
 	images Images
 	locks  vmm.Images // of the guest's disks; nil without
 	nets   *labNets   // nil without guests
@@ -54,6 +55,7 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 	if err != nil {
 		return nil, errors.Join(err, locks.Close())
 	}
+	l.Dir = s.Dir
 	l.Writable = slices.Concat(l.Writable, written, s.writtenFolders())
 	host, err := openLab(ctx, cache, l, s.Memory, progress)
 	if err != nil {
@@ -133,6 +135,9 @@ func (h *LabHost) Env() []string {
 	}
 	if owner := ownerEnv(); owner != "" {
 		env = append(env, owner)
+	}
+	if kept, err := json.Marshal(h.kept); err == nil { // names are texts
+		env = append(env, envKept+"="+string(kept))
 	}
 	return append(env, images.EnvCache+"=/run/stile-cache", control.EnvDir+"="+nestedRun)
 }

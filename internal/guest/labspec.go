@@ -31,6 +31,8 @@ type LabSpec struct {
 	Current bool
 	// Writable are files and folders of this host that the nested one may change; see lab.Config.
 	Writable []string
+	// Dir is a folder of this host that is needed in there, besides this process's working directory; "" is none.
+	Dir string
 	// Console gets a copy of its kernel's console.
 	Console io.Writer
 }
@@ -58,14 +60,15 @@ func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint6
 	if err != nil {
 		return nil, err
 	}
+	kept := keptPaths(l.Dir)
 	host, err := lab.Resume(ctx, &lab.Config{
 		Dir: cache.Dir(), Image: image, Topology: topology, GuestMem: int64(guestMem), Mem: int64(l.Mem), CPUs: l.CPUs, Current: l.Current,
-		Writable: l.Writable, Progress: progress, Console: l.Console,
+		Writable: l.Writable, Keep: kept, Progress: progress, Console: l.Console,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &LabHost{Host: host, self: self, typed: l.typed()}, nil
+	return &LabHost{Host: host, self: self, typed: l.typed(), kept: kept}, nil
 }
 
 // checkLabCache refuses a cache that the nested host can't see: it has file systems of its own in these places.

@@ -51,6 +51,7 @@ type Spec struct {
 	Memory      uint64        `json:"memory,omitempty"`     // bytes
 	HugePages   bool          `json:"huge_pages,omitempty"` // RAM of the host's pool only
 	Root        string        `json:"root,omitempty"`       // RootHost, RootNone, RootURoot, a folder or a disk image
+	Dir         string        `json:"dir,omitempty"`        // of the host, where commands run if that is not this process's
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
 	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng

@@ -102,7 +102,7 @@ func forward(p *session.Process, signals <-chan os.Signal) {
 
 // private are variables that say something about this process or this host alone.
 var private = []string{
-	"TMPDIR", "STILE_NESTED", "STILE_WORKER", "STILE_IMAGES", EnvGuest, agentproto.EnvPack, agentproto.EnvPackSince,
+	"TMPDIR", "STILE_KEPT", "STILE_NESTED", "STILE_WORKER", "STILE_IMAGES", EnvGuest, agentproto.EnvPack, agentproto.EnvPackSince,
 }
 
 func (c *Command) environment() []string {
