@@ -40,7 +40,11 @@ func TestFolders(t *testing.T) {
 		"--rw", filepath.Join(ro, "inside")+"="+rw, "--ro", ro, "--rw", "/mnt/rw="+rw, "--cow", cow, "--",
 		filepath.Join(tools, "folders"), "all", ro, "/mnt/rw", cow)
 	cmd.Stderr = os.Stderr
-	kill := time.AfterFunc(processLimit, func() { cmd.Process.Kill() })
+	limit := processLimit
+	if testenv.Soak() {
+		limit *= 4 // git and make take minutes beside other work
+	}
+	kill := time.AfterFunc(limit, func() { cmd.Process.Kill() })
 	defer kill.Stop()
 	out, err := cmd.Output()
 	if err != nil {
