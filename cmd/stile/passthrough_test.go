@@ -393,7 +393,8 @@ func TestPassthroughUnsafe(t *testing.T) {
 	vmtest.RunInLab(t, "no-iommu", func(t *testing.T, host *vmtest.VM) {
 		p := passed{host}
 		p.refused(t, []string{"--device", labEdu + ",bind"}, "no IOMMU", "choose another with --topology")
-		p.fails(t, []string{"mdev", "wrap", labEdu}, labEdu+" has no IOMMU group", "intel_iommu=on")
+		p.fails(t, []string{"mdev", "wrap", labEdu}, labEdu+" has no IOMMU group", "--topology")
+		p.fails(t, []string{"bind", labEdu}, labEdu+" has no IOMMU group", "--topology")
 		if d := p.driver(t, labEdu); d != "." {
 			t.Errorf("something was changed: the driver of %s is %s", labEdu, d)
 		}

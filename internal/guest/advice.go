@@ -38,7 +38,13 @@ func quoted(word string) string {
 
 // Advice returns text, which may name commands of stile, with those that look at this machine's devices or change them as
 // they must be typed where the user is: a nested host forgets what was bound in it, so that what needs it runs there, too.
+// A nested host has no firmware setup and no command line of the user's: another topology takes their place.
 func Advice(text string) string {
+	if Nested() {
+		for _, remedy := range hostpci.IOMMURemedies() {
+			text = strings.ReplaceAll(text, remedy, topologyRemedy)
+		}
+	}
 	flags, outside := os.LookupEnv(envTyped)
 	if !outside {
 		return text
@@ -57,11 +63,11 @@ func Advice(text string) string {
 // literal keeps a replacement's text from being read as a reference.
 func literal(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
-// AdviseDevices turns the remedies in s into what must be typed where the user is. A nested host has no firmware setup.
+// topologyRemedy is what helps in a nested host without an IOMMU.
+const topologyRemedy = "choose a topology with an IOMMU (--topology): stile lab topologies shows them"
+
+// AdviseDevices turns the remedies in s into what must be typed where the user is.
 func AdviseDevices(s *hostpci.Snapshot) {
-	if Nested() && !s.IOMMU.On {
-		s.IOMMU.Remedy = "choose a topology with an IOMMU: stile lab topologies shows them"
-	}
 	s.IOMMU.Remedy = Advice(s.IOMMU.Remedy)
 	for _, g := range s.Groups {
 		g.Viability.Remedy = Advice(g.Viability.Remedy)

@@ -42,12 +42,30 @@ func TestAdviseDevices(t *testing.T) {
 	t.Setenv(envTyped, "--topology no-iommu")
 	t.Setenv(EnvNested, "1")
 	s := &hostpci.Snapshot{
-		IOMMU:  hostpci.IOMMU{Reason: "the firmware reports no IOMMU", Remedy: "turn on VT-d"},
+		IOMMU:  hostpci.IOMMU{Reason: "the firmware reports no IOMMU", Remedy: hostpci.IOMMURemedies()[0]},
 		Groups: []*hostpci.Group{{Viability: hostpci.Viability{Remedy: "stile bind 0000:01:00.0"}}},
 	}
 	AdviseDevices(s)
-	if s.IOMMU.Remedy != "choose a topology with an IOMMU: stile lab topologies shows them" ||
+	if s.IOMMU.Remedy != topologyRemedy ||
 		s.Groups[0].Viability.Remedy != "stile lab run --topology no-iommu -- sh -c 'stile bind 0000:01:00.0 && COMMAND'" {
 		t.Errorf("%q, %q", s.IOMMU.Remedy, s.Groups[0].Viability.Remedy)
+	}
+}
+
+// TestAdviceWithoutIOMMU: a nested host has no firmware setup and no kernel command line that the user could change, whatever command
+// says so.
+func TestAdviceWithoutIOMMU(t *testing.T) {
+	for _, remedy := range hostpci.IOMMURemedies() {
+		text := "0000:01:00.0 has no IOMMU group: the firmware reports no IOMMU; " + remedy
+		if got := Advice(text); got != text {
+			t.Errorf("on a host, %q became %q", text, got)
+		}
+		t.Run(remedy, func(t *testing.T) {
+			t.Setenv(EnvNested, "1")
+			want := "0000:01:00.0 has no IOMMU group: the firmware reports no IOMMU; " + topologyRemedy
+			if got := Advice(text); got != want {
+				t.Errorf("%q became\n%q, want\n%q", text, got, want)
+			}
+		})
 	}
 }

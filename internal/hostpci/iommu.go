@@ -13,6 +13,17 @@ type IOMMU struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
+// What to do where the IOMMU is not on.
+const (
+	remedyVTd      = "boot with intel_iommu=on"
+	remedyAMD      = "boot without amd_iommu=off and iommu=off"
+	remedyFirmware = "turn on VT-d or AMD-Vi (IOMMU) in the firmware setup, and on Intel boot with intel_iommu=on; in a virtual machine, give it a virtual IOMMU"
+)
+
+// IOMMURemedies returns all that IOMMU.Remedy may say about a host that could have an IOMMU, the longest first: callers
+// replace it where it cannot be followed.
+func IOMMURemedies() []string { return []string{remedyFirmware, remedyAMD, remedyVTd} }
+
 func (h *Host) iommu(s *Snapshot) IOMMU {
 	var i IOMMU
 	i.Units, _ = h.tree.list("/sys/class/iommu")
@@ -27,13 +38,13 @@ func (h *Host) iommu(s *Snapshot) IOMMU {
 		i.Reason, i.Remedy = "this host has no PCI functions", "none"
 	case h.tree.exists(tables + "DMAR"):
 		i.Reason = "the IOMMU (VT-d) is there, but the kernel does not use it"
-		i.Remedy = "boot with intel_iommu=on"
+		i.Remedy = remedyVTd
 	case h.tree.exists(tables + "IVRS"):
 		i.Reason = "the IOMMU (AMD-Vi) is there, but the kernel does not use it"
-		i.Remedy = "boot without amd_iommu=off and iommu=off"
+		i.Remedy = remedyAMD
 	default:
 		i.Reason = "the firmware reports no IOMMU"
-		i.Remedy = "turn on VT-d or AMD-Vi (IOMMU) in the firmware setup, and on Intel boot with intel_iommu=on; in a virtual machine, give it a virtual IOMMU"
+		i.Remedy = remedyFirmware
 	}
 	return i
 }
