@@ -26,7 +26,7 @@ import (
 // moduleName is the module's; its driver is hostpci.DonorDriver.
 const moduleName = "vfio_mdev_pci"
 
-//go:embed kmod/vfio_mdev_pci.c kmod/Kbuild kmod/Makefile
+//go:embed kmod/vfio_mdev_pci.c kmod/denylist.h kmod/Kbuild kmod/Makefile
 var moduleSource embed.FS
 
 // Module is the kernel module that wraps functions, for one kernel.

@@ -127,6 +127,8 @@ func (c *changer) expect(b BDF, driver string) error {
 	switch {
 	case now == driver:
 		return nil
+	case now == "" && deniedReason(c.host.id(b), driver) != "":
+		return fmt.Errorf("the driver %s refuses it: %s", driver, deniedReason(c.host.id(b), driver))
 	case now == "":
 		return fmt.Errorf("the driver %s did not take it; the kernel's log (dmesg) may say why", driver)
 	}
@@ -134,6 +136,13 @@ func (c *changer) expect(b BDF, driver string) error {
 }
 
 func (h *Host) driver(b BDF) string { return h.tree.linkName(functionPath(b) + "/driver") }
+
+// id returns the function's ID, the zero value where it can't be read.
+func (h *Host) id(b BDF) ID {
+	f := &Function{Address: b}
+	h.readUevent(f, functionPath(b))
+	return f.ID
+}
 
 func (c *changer) writeAll(writes []Write) error {
 	for _, w := range writes {

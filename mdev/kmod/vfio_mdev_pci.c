@@ -59,7 +59,14 @@
 #include <linux/vfio_pci_core.h>
 #include <linux/workqueue.h>
 
+#include "denylist.h"
+
 #define MP_NAME "vfio-mdev-pci"
+
+static bool disable_denylist;
+module_param(disable_denylist, bool, 0644);
+MODULE_PARM_DESC(disable_denylist,
+		 "Wrap functions that vfio-pci refuses, too: they have faults by which who uses them can harm the host");
 
 /* One of each bound PCI function. */
 struct mp_parent {
@@ -405,6 +412,39 @@ static struct mdev_driver mp_mdev_driver = {
  * The driver of parents
  */
 
+static bool mp_denied(struct pci_dev *pdev)
+{
+	if (!mp_in_denylist(pdev->vendor, pdev->device))
+		return false;
+	if (disable_denylist) {
+		pci_warn(pdev, "%04x:%04x can harm the host, and disable_denylist allows it\n",
+			 pdev->vendor, pdev->device);
+		return false;
+	}
+	pci_warn(pdev, "%04x:%04x has faults by which its user can harm the host; the parameter disable_denylist allows it\n",
+		 pdev->vendor, pdev->device);
+	return true;
+}
+
+/*
+ * Ends what the function does and keeps it from starting DMA, which would reach
+ * the mappings of whoever uses its group: a member of it may be open already.
+ * Nothing of this driver makes it bus master again, and VFIO gives it back as
+ * silent as this. The caller holds the function's device lock.
+ */
+static void mp_hush(struct pci_dev *pdev)
+{
+	int ret;
+
+	if (!pci_device_is_present(pdev))
+		return;
+	pci_clear_master(pdev);
+	/* It restores the command register as it is now. */
+	ret = pci_reset_function_locked(pdev);
+	if (ret && ret != -ENOTTY)
+		pci_warn(pdev, "could not be reset: %d\n", ret);
+}
+
 static int mp_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct mp_parent *p;
@@ -420,6 +460,9 @@ static int mp_pci_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		pci_warn(pdev, "has virtual functions; disable them first\n");
 		return -EBUSY;
 	}
+	if (mp_denied(pdev))
+		return -EPERM;
+	mp_hush(pdev);
 	p = kzalloc(sizeof(*p), GFP_KERNEL);
 	if (!p)
 		return -ENOMEM;
@@ -469,6 +512,7 @@ static void mp_pci_remove(struct pci_dev *pdev)
 	mutex_unlock(&p->lock);
 	mp_retire(p);
 	mdev_unregister_parent(&p->mdev);
+	mp_hush(pdev);
 	kref_put(&p->ref, mp_parent_release);
 }
 
