@@ -48,7 +48,7 @@ func (r *Routing) AllocGSI() (uint32, error) {
 		r.limit = r.vm.CheckExtension(uapi.CapIRQRouting)
 	}
 	if len(r.taken) >= r.limit-pinEntries {
-		return 0, fmt.Errorf("allocate GSI: all %d of the VM are in use", len(r.taken))
+		return 0, fmt.Errorf("allocate GSI: all %d that KVM gives a VM are in use; give it fewer devices, or have the guest's drivers use fewer queues", len(r.taken))
 	}
 	gsi := r.next
 	if n := len(r.free); n > 0 {

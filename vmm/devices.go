@@ -116,7 +116,7 @@ func (d *devices) feed(input io.Reader) {
 }
 
 func (d *devices) addRoot(v *VM, irqs interrupts) error {
-	o := pci.Options{Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.window, NoPorts: true}
+	o := pci.Options{Memory: &v.memory, Ports: &v.ports, Mapper: v.slots, IRQ: irqs, MMIO64: v.window, NoPorts: true, Warn: v.deviceWarning}
 	if v.vm.CheckExtension(uapi.CapReadonlyMem) > 0 {
 		config, err := sys.MapAnonymous(layout.ECAMSize)
 		if err != nil {

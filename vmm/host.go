@@ -13,6 +13,7 @@ import (
 	"github.com/stile-vmm/stile/internal/feature"
 	"github.com/stile-vmm/stile/internal/guestmem"
 	"github.com/stile-vmm/stile/internal/layout"
+	"github.com/stile-vmm/stile/internal/limit"
 	"github.com/stile-vmm/stile/kvm"
 	"github.com/stile-vmm/stile/vfio"
 )
@@ -162,7 +163,7 @@ func (d *hostDevice) build(v *VM) error {
 	d.function, err = passthrough.New(passthrough.Open(d.vfio), passthrough.Options{
 		IRQ: irqs, NewWire: irqs.NewWire,
 		Notify: func(e passthrough.Event) { v.deviceEvent(d.node, e) },
-		Warn:   func(err error) { v.notice(err.Error()) },
+		Warn:   func(err error) { v.notice(limit.Explain(err).Error()) },
 	})
 	return err
 }
@@ -196,6 +197,11 @@ func (v *VM) deviceFailed(n vfio.Node) {
 		return
 	}
 	v.end(Result{Reason: DeviceError, Detail: text})
+}
+
+// deviceWarning tells the user what the guest asked of a device and the host could not do, and which limit is behind it.
+func (v *VM) deviceWarning(device string, err error) {
+	v.notice(fmt.Sprintf("device %s: %v", device, limit.Explain(err)))
 }
 
 func (v *VM) notice(text string) {

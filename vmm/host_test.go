@@ -2,8 +2,11 @@ package vmm
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/devices/passthrough"
 	"github.com/stile-vmm/stile/internal/testenv"
@@ -129,5 +132,15 @@ func TestWires(t *testing.T) {
 	}
 	if w.Attach() == nil {
 		t.Error("a closed wire was connected")
+	}
+}
+
+// TestDeviceWarning: a warning names the device, and the limit behind it with what raises it.
+func TestDeviceWarning(t *testing.T) {
+	var told []string
+	v := &VM{cfg: Config{Notice: func(text string) { told = append(told, text) }}}
+	v.deviceWarning("virtio-net", fmt.Errorf("the guest's MSI-X vector 3 stays silent: %w", unix.EMFILE))
+	if len(told) != 1 || !strings.HasPrefix(told[0], "device virtio-net: the guest's MSI-X vector 3") || !strings.Contains(told[0], "ulimit -n") {
+		t.Errorf("told %q", told)
 	}
 }

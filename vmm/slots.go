@@ -8,6 +8,7 @@ import (
 
 	"github.com/stile-vmm/stile/devices/pci"
 	"github.com/stile-vmm/stile/internal/guestmem"
+	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 	"github.com/stile-vmm/stile/kvm"
 )
 
@@ -48,6 +49,9 @@ func (s *slots) add(slot kvm.MemorySlot) (uint32, error) {
 		n++
 	}
 	slot.Slot = uint32(n)
+	if most := s.vm.CheckExtension(uapi.CapNrMemslots); most > 0 && n >= most {
+		return 0, fmt.Errorf("all %d memory slots that KVM gives a VM are in use: give it fewer devices", most)
+	}
 	if err := s.vm.SetMemorySlot(slot); err != nil {
 		return 0, err
 	}

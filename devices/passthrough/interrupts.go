@@ -96,6 +96,7 @@ func (x *interrupts) addVector(kind vfio.IRQ, i int, v irq.Vector) error {
 	if err != nil {
 		list[i] = nil // who called closes it
 		x.f.warn(fmt.Errorf("the guest's %v vector %d stays silent: %w", kind, i, err))
+		err = pci.Reported(err)
 	}
 	if x.f.hw.IRQInfo(kind).NoResize {
 		x.nudge(list, i)
@@ -145,7 +146,7 @@ func (x *interrupts) enter(kind vfio.IRQ) error {
 			var err error
 			if fd, err = v.EventFD(); err != nil {
 				x.f.warn(fmt.Errorf("no interrupts: %w", err))
-				return err
+				return pci.Reported(err)
 			}
 		}
 		fds = append(fds, fd)
@@ -168,7 +169,7 @@ func (x *interrupts) enter(kind vfio.IRQ) error {
 	if err != nil {
 		x.f.warn(fmt.Errorf("no interrupts: %w", err))
 	}
-	return err
+	return pci.Reported(err)
 }
 
 // enterINTx switches to the wired interrupt. That it can't be had is no reason to stop: the

@@ -123,7 +123,7 @@ func (f *Function) mapAt(b *barState, addr uint64) {
 	for _, t := range b.Traps {
 		r, err := space.Add(f.name, addr+t.Off, t.Size, t.Handler)
 		if err != nil {
-			f.fail(err)
+			f.fail(notDecoded(b, addr, err))
 			f.unmap(b)
 			return
 		}
@@ -131,7 +131,7 @@ func (f *Function) mapAt(b *barState, addr uint64) {
 	}
 	for _, h := range b.Hosts {
 		if err := f.root.o.Mapper.MapHost(addr+h.Off, h); err != nil {
-			f.fail(fmt.Errorf("map %#x bytes at %#x: %w", h.Size, addr+h.Off, err))
+			f.fail(notDecoded(b, addr, fmt.Errorf("map %#x bytes at %#x: %w", h.Size, addr+h.Off, err)))
 			f.unmap(b)
 			return
 		}
@@ -139,11 +139,20 @@ func (f *Function) mapAt(b *barState, addr uint64) {
 	}
 	for _, d := range b.Doorbells {
 		if err := f.root.o.Mapper.AddDoorbell(b.Space, addr+d.Off, d); err != nil {
-			f.fail(fmt.Errorf("doorbell at %#x: %w", addr+d.Off, err))
+			f.fail(fmt.Errorf("doorbell at %#x, which costs an exit each time that the guest rings it: %w", addr+d.Off, err))
 			continue // the trap below serves it
 		}
 		b.bells = append(b.bells, d)
 	}
+}
+
+// notDecoded says what it means to the guest that a BAR could not be mapped.
+func notDecoded(b *barState, addr uint64, err error) error {
+	name := fmt.Sprintf("BAR %d", (b.reg-RegBAR0)/4)
+	if b.rom {
+		name = "the expansion ROM"
+	}
+	return fmt.Errorf("%s at %#x is not decoded, and the guest reads ones from it: %w", name, addr, err)
 }
 
 // prepare gives the Mapper the doorbells of BARs that are assigned and not decoded yet.

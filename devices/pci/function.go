@@ -43,6 +43,7 @@ type Function struct {
 	parting  []*bus.Registration // detached with calls in flight, which Root.Remove waits for
 	faults   uint64              // decode changes that failed
 	fault    error
+	warnings warnings
 }
 
 // NewFunction returns a function without BARs and capabilities.
@@ -257,6 +258,7 @@ func (f *Function) fail(err error) {
 	}
 	f.faults++
 	f.fault = fmt.Errorf("pci: %s: %w", f.name, err)
+	f.warnings.add(err)
 }
 
 // Reset puts the function into the state in which Assign left it: nothing is decoded, BARs are

@@ -75,6 +75,7 @@ type MSI struct {
 	routed  uint32
 	pending uint32
 	failed  error
+	warn    func(error) // of the function that has the capability
 }
 
 // NewMSI makes a capability of n vectors, a power of two up to MaxMSI.
@@ -109,6 +110,7 @@ func (f *Function) AddMSIAt(at int, m *MSI, l MSILayout) error {
 	if err := f.AddCapabilityAt(at, CapMSI, body, masks[2:size]); err != nil {
 		return err
 	}
+	m.warn = f.warnings.add
 	f.AddHook(Hook{
 		Off: at, Size: size,
 		Read:  m.readPending,
@@ -214,8 +216,12 @@ func (m *MSI) apply(c []byte) {
 }
 
 func (m *MSI) note(err error) {
-	if err != nil {
-		m.failed = err
+	if err == nil {
+		return
+	}
+	m.failed = err
+	if m.warn != nil {
+		m.warn(err)
 	}
 }
 
@@ -239,12 +245,12 @@ func (m *MSI) update(i int, msg irq.Message) error {
 	if v == nil {
 		var err error
 		if v, err = m.alloc.NewVector(); err != nil {
-			return fmt.Errorf("pci: MSI vector %d: %w", i, err)
+			return silentVector("MSI", i, err)
 		}
 		if m.OnVector != nil {
 			if err := m.OnVector(i, v); err != nil {
 				_ = v.Close() // the first error tells more
-				return fmt.Errorf("pci: MSI vector %d: %w", i, err)
+				return silentVector("MSI", i, err)
 			}
 		}
 		m.vectors[i] = v
@@ -253,7 +259,7 @@ func (m *MSI) update(i int, msg irq.Message) error {
 		m.pending |= bit // taken before Route, as in MSIX
 	}
 	if err := v.Route(msg); err != nil {
-		return fmt.Errorf("pci: route MSI vector %d to %#x: %w", i, msg.Address, err)
+		return silentVector("MSI", i, fmt.Errorf("route it to %#x: %w", msg.Address, err))
 	}
 	if m.routed&bit != 0 {
 		return nil

@@ -48,6 +48,7 @@ type MSIX struct {
 	maskAll bool
 	entries []msixEntry
 	failed  error
+	warn    func(error) // of the function that has the capability
 }
 
 type msixEntry struct {
@@ -85,6 +86,7 @@ func (f *Function) AddMSIXAt(at int, m *MSIX, tableBAR int, tableOff uint64, pba
 	if err := f.AddCapabilityAt(at, CapMSIX, body[:], []byte{0, (msixEnable | msixMaskAll) >> 8}); err != nil {
 		return err
 	}
+	m.warn = f.warnings.add
 	f.AddHook(Hook{Off: at + msixControl, Size: 2, Write: func(int, []byte) {
 		m.control(f.cfg.get16(at + msixControl))
 	}})
@@ -221,8 +223,12 @@ func call(fn func(bool) error, on bool) error {
 }
 
 func (m *MSIX) note(err error) {
-	if err != nil {
-		m.failed = err
+	if err == nil {
+		return
+	}
+	m.failed = err
+	if m.warn != nil {
+		m.warn(err)
 	}
 }
 
@@ -248,7 +254,7 @@ func (m *MSIX) update(i int) {
 	}
 	v, err := m.vector(i)
 	if err != nil {
-		m.note(fmt.Errorf("pci: MSI-X vector %d: %w", i, err))
+		m.note(silentVector("MSI-X", i, err))
 		return
 	}
 	msg := irq.Message{Address: binary.LittleEndian.Uint64(e.raw[0:]), Data: binary.LittleEndian.Uint32(e.raw[8:])}
@@ -256,7 +262,7 @@ func (m *MSIX) update(i int) {
 		e.pending = true // taken before Route, as KVM delivers what an eventfd holds when it is attached
 	}
 	if err := v.Route(msg); err != nil {
-		m.note(fmt.Errorf("pci: route MSI-X vector %d to %#x: %w", i, msg.Address, err))
+		m.note(silentVector("MSI-X", i, fmt.Errorf("route it to %#x: %w", msg.Address, err)))
 		return
 	}
 	if e.routed {

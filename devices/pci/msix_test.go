@@ -2,6 +2,7 @@ package pci_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/stile-vmm/stile/devices/irq"
@@ -251,5 +252,96 @@ func TestMSI(t *testing.T) {
 	m.root.Reset()
 	if err := errors.Join(msi.Err(), msi.Close()); err != nil || m.irq.Open() != 0 {
 		t.Errorf("%d vectors left, %v", m.irq.Open(), err)
+	}
+}
+
+// TestWarns: what the guest asks for and the host can't do is told, once, with the function's name; what is the guest's own doing is not.
+func TestWarns(t *testing.T) {
+	type warning struct{ function, text string }
+	var told []warning
+	m := &machine{mapper: pcitest.NewMapper(), irq: pcitest.NewIRQ(1), t: t}
+	var err error
+	m.root, err = pci.NewRoot(pci.Options{Memory: &m.memory, Ports: &m.ports, Mapper: m.mapper, IRQ: m.irq, MMIO64: mmio64,
+		Warn: func(function string, err error) { told = append(told, warning{function, err.Error()}) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.root.Close)
+	x, err := pci.NewMSIX(m.irq, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFunction(t, map[int]pci.BAR{0: {Size: 0x2000, Is64: true, Traps: []pci.Trap{{Size: pci.MSIXTableSize(2), Handler: x.Table()}}}})
+	if err := f.AddMSIX(x, 0, 0, 0, 0x1000); err != nil {
+		t.Fatal(err)
+	}
+	mm := &msixMachine{machine: m, x: x}
+	mm.slot = m.add(f)
+	mm.cap = int(m.read(mm.slot, pci.RegCapabilities, 1))
+	m.write(mm.slot, pci.RegCommand, 2, pci.CommandMemory)
+	mm.bar = m.read(mm.slot, pci.RegBAR0, 8) &^ 15
+	mm.control(msixEnable)
+	for i := range 2 {
+		mm.put(16*i+12, 4, 0)
+	}
+	mm.put(16+12, 4, 1)
+	mm.put(16+12, 4, 0) // again
+	if len(told) != 1 || told[0].function != f.Name() || !strings.Contains(told[0].text, "MSI-X vector 1 stays silent") ||
+		!strings.Contains(told[0].text, pcitest.ErrNoVectors.Error()) {
+		t.Errorf("of a vector that could not be had was told %q", told)
+	}
+
+	told = nil
+	msi, err := pci.NewMSI(m.irq, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newFunction(t, map[int]pci.BAR{0: {Size: 0x1000, Hosts: []pci.Host{{Size: 0x1000, Addr: 0x1000}}}})
+	if err := g.AddMSI(msi); err != nil {
+		t.Fatal(err)
+	}
+	slot := m.add(g)
+	m.write(slot, int(m.read(slot, pci.RegCapabilities, 1))+2, 2, 1)
+	if len(told) != 1 || !strings.Contains(told[0].text, "MSI vector 0 stays silent") {
+		t.Errorf("of an MSI vector that could not be had was told %q", told)
+	}
+	told = nil
+	m.mapper.FailHosts(errors.New("no memory slot"))
+	m.write(slot, pci.RegCommand, 2, pci.CommandMemory)
+	if len(told) != 1 || !strings.Contains(told[0].text, "BAR 0 at") || !strings.Contains(told[0].text, "no memory slot") {
+		t.Errorf("of a BAR that could not be mapped was told %q", told)
+	}
+	told = nil
+	m.mapper.FailHosts(nil)
+	m.write(slot, pci.RegCommand, 2, 0)
+	trap := m.add(newFunction(t, map[int]pci.BAR{0: trapBAR(0x1000, 1)}))
+	m.write(trap, pci.RegBAR0, 4, mm.bar)
+	m.write(trap, pci.RegBAR0+4, 4, mm.bar>>32)
+	m.write(trap, pci.RegCommand, 2, pci.CommandMemory)
+	if len(told) > 0 {
+		t.Errorf("that the guest puts one BAR onto another was told %q", told)
+	}
+}
+
+// TestWarningsEnd: a guest cannot cause more than a few.
+func TestWarningsEnd(t *testing.T) {
+	n := 0
+	m := &machine{mapper: pcitest.NewMapper(), irq: pcitest.NewIRQ(1), t: t}
+	var err error
+	m.root, err = pci.NewRoot(pci.Options{Memory: &m.memory, Ports: &m.ports, Mapper: m.mapper, IRQ: m.irq, MMIO64: mmio64,
+		Warn: func(string, error) { n++ }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.root.Close)
+	m.mapper.FailHosts(errors.New("no memory slot"))
+	slot := m.add(newFunction(t, map[int]pci.BAR{0: {Size: 0x1000, Hosts: []pci.Host{{Size: 0x1000, Addr: 0x1000}}}}))
+	for i := range uint64(100) {
+		m.write(slot, pci.RegCommand, 2, 0)
+		m.write(slot, pci.RegBAR0, 4, 0xd0000000+i<<12)
+		m.write(slot, pci.RegCommand, 2, pci.CommandMemory)
+	}
+	if n == 0 || n > 20 {
+		t.Errorf("%d warnings", n)
 	}
 }

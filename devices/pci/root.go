@@ -19,7 +19,7 @@ const (
 	functions = 8
 )
 
-// Options says what a root bus is connected to. All fields but NoPorts and MMIO64 are needed.
+// Options says what a root bus is connected to. Memory, Ports, Mapper and IRQ are needed.
 type Options struct {
 	Memory *bus.Bus
 	Ports  *bus.Bus
@@ -36,6 +36,9 @@ type Options struct {
 	// mapped by Assign and must outlive the VM. Nil traps reads too.
 	Config     []byte
 	ConfigAddr uintptr
+	// Warn is told, a limited number of times for each function, what the guest asked for and the host could not do: an interrupt
+	// that stays silent, a BAR that is not decoded. It may be called with locks held, from several goroutines. Nil ignores it.
+	Warn func(function string, err error)
 }
 
 // Root is PCI bus 0. Slot 0 is the host bridge's. Its methods may be called concurrently.
@@ -121,6 +124,7 @@ func (r *Root) Add(slot, fn int, f *Function) (int, error) {
 	}
 	f.mu.Lock()
 	f.root, f.born = r, f.cfg.data
+	f.warnings.connect(f.name, r.o.Warn)
 	f.noteComputed()
 	f.view.attach(r.page(at))
 	f.publish()
