@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +32,7 @@ type interrupts struct {
 	wire    Wire
 	mode    vfio.IRQ
 	vectors map[vfio.IRQ][]irq.Vector // of MSI and MSI-X, nil where the guest has not used one yet
+	count   int                       // of MSI: how many the guest has enabled
 	last    vfio.IRQ
 	entered map[string]uint64
 }
@@ -46,13 +48,13 @@ type InterruptStats struct {
 func (x *interrupts) useMSI(m *pci.MSI) {
 	x.msi = m
 	m.OnVector = func(i int, v irq.Vector) error { return x.addVector(vfio.MSI, i, v) }
-	m.OnEnable = func(on bool, _ int) error { return x.enable(vfio.MSI, on) }
+	m.OnEnable = func(on bool, n int) error { return x.enable(vfio.MSI, on, n) }
 }
 
 func (x *interrupts) useMSIX(m *pci.MSIX) {
 	x.msix = m
 	m.OnVector = func(i int, v irq.Vector) error { return x.addVector(vfio.MSIX, i, v) }
-	m.OnEnable = func(on bool) error { return x.enable(vfio.MSIX, on) }
+	m.OnEnable = func(on bool) error { return x.enable(vfio.MSIX, on, 0) }
 }
 
 // start switches INTx on, where the device has it: what follows a reset.
@@ -86,7 +88,7 @@ func (x *interrupts) addVector(kind vfio.IRQ, i int, v irq.Vector) error {
 		return nil
 	}
 	x.vectors[kind] = list
-	if x.mode != kind {
+	if x.mode != kind || kind == vfio.MSI && i >= x.count {
 		return nil // enable takes all at once
 	}
 	fd, err := v.EventFD()
@@ -115,14 +117,17 @@ func (x *interrupts) nudge(list []irq.Vector, but int) {
 	}
 }
 
-// enable follows the enable bit of MSI or MSI-X.
-func (x *interrupts) enable(kind vfio.IRQ, on bool) error {
+// enable follows the enable bit of MSI or MSI-X; n is how many vectors of MSI.
+func (x *interrupts) enable(kind vfio.IRQ, on bool, n int) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.running {
 		return nil
 	}
 	if on {
+		if kind == vfio.MSI {
+			x.count = n
+		}
 		return x.enter(kind)
 	}
 	if x.mode != kind && x.mode != off { // off: the host could not give what the guest enabled
@@ -136,11 +141,22 @@ func (x *interrupts) enable(kind vfio.IRQ, on bool) error {
 	return err
 }
 
-// enter switches to MSI or MSI-X with the vectors that the guest has used, or with as many as
-// the host has.
+// list returns the vectors to enable: of MSI-X those that the guest has used so far, of MSI exactly as many as the guest has
+// enabled, since a device that is given more sends messages that the guest did not ask for.
+func (x *interrupts) list(kind vfio.IRQ) []irq.Vector {
+	list := x.vectors[kind]
+	if kind == vfio.MSIX {
+		return list
+	}
+	n := min(x.count, len(list))
+	return append(slices.Clone(list[:n]), make([]irq.Vector, x.count-n)...)
+}
+
+// enter switches to MSI or MSI-X with the guest's vectors, or with as many as the host has.
 func (x *interrupts) enter(kind vfio.IRQ) error {
-	fds := make([]int, 0, len(x.vectors[kind]))
-	for _, v := range x.vectors[kind] {
+	list := x.list(kind)
+	fds := make([]int, 0, len(list))
+	for _, v := range list {
 		fd := -1
 		if v != nil {
 			var err error

@@ -211,6 +211,45 @@ func TestMSI(t *testing.T) {
 	m.want("too few", "EnableMSI MSI [100 101]", "EnableMSI MSI [100]", "Detach ")
 }
 
+// TestMSICount: the host has exactly as many vectors as the guest has enabled, also when these get fewer, or change under way.
+func TestMSICount(t *testing.T) {
+	m := plug(t, withMSI(endpoint()))
+	m.write(0xe4, 4, 0xfee01000)
+	m.write(0xe8, 2, 0x50)
+	m.write(0xe2, 2, 1|2<<4)
+	m.want("four", "EnableMSI MSI [100 101 102 103]", "Detach ")
+	m.write(0xe2, 2, 0)
+	m.hw.since()
+	m.write(0xe2, 2, 1)
+	m.want("one", "EnableMSI MSI [100]", "Detach ")
+	m.write(0xe2, 2, 1|1<<4)
+	m.want("two, without switching off", "EnableMSI MSI [100 101]")
+	m.write(0xe2, 2, 1|2<<4)
+	m.want("four again", "EnableMSI MSI [100 101 102 103]")
+}
+
+// TestMSIMasked: a vector that is masked from the beginning has its place on the host, and what comes for it is pending.
+func TestMSIMasked(t *testing.T) {
+	h := endpoint()
+	h.cap(0xc0, capMSI, 0, 2<<1, 1) // with masks
+	h.irqs[vfio.MSI] = vfio.IRQInfo{Count: 4}
+	m := plug(t, h)
+	const mask, pending = 0xcc, 0xd0
+	m.write(0xc4, 4, 0xfee01000)
+	m.write(0xc8, 2, 0x50)
+	m.write(mask, 4, 2)
+	m.write(0xc2, 2, 1|1<<4)
+	m.want("one of two masked", "EnableMSI MSI [100 101]", "Detach ")
+	check(t, m.f.interrupts.vectors[vfio.MSI][1].Trigger())
+	if got := m.read(pending, 4); got != 2 || m.irqs.Count(message2(0xfee01000, 0x51)) != 0 {
+		t.Errorf("pending %#x", got)
+	}
+	m.write(mask, 4, 0)
+	if got := m.read(pending, 4); got != 0 || m.irqs.Count(message2(0xfee01000, 0x51)) != 1 {
+		t.Errorf("after unmasking, pending %#x", got)
+	}
+}
+
 // TestBothAtOnce: a guest that enables MSI and MSI-X gets the last, and INTx after that.
 func TestBothAtOnce(t *testing.T) {
 	h := endpoint()

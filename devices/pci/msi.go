@@ -61,7 +61,9 @@ func (l MSILayout) Size() int {
 type MSI struct {
 	alloc irq.Allocator
 
-	// OnVector and OnEnable are as those of MSIX; n is how many vectors the guest uses.
+	// OnVector and OnEnable are as those of MSIX, but every vector that the guest asks for is there before OnEnable is called, masked
+	// or not: what triggers a masked one makes it pending. n is how many the guest asks for. OnEnable is called again when that
+	// changes while MSI is on.
 	OnVector func(i int, v irq.Vector) error
 	OnEnable func(on bool, n int) error
 
@@ -192,7 +194,7 @@ func (m *MSI) apply(c []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	control := binary.LittleEndian.Uint16(c[msiControl:])
-	was := m.on
+	was, before := m.on, m.count
 	m.on = control&msiEnable != 0
 	m.count = min(1<<(control>>4&7), len(m.vectors))
 	if m.layout.Masks {
@@ -210,7 +212,7 @@ func (m *MSI) apply(c []byte) {
 		msg.Data = data&^uint32(m.count-1) | uint32(i&(m.count-1))
 		m.note(m.update(i, msg))
 	}
-	if !was && m.on && m.OnEnable != nil {
+	if m.on && (!was || m.count != before) && m.OnEnable != nil {
 		m.note(m.OnEnable(true, m.count))
 	}
 }
@@ -227,6 +229,11 @@ func (m *MSI) note(err error) {
 
 func (m *MSI) update(i int, msg irq.Message) error {
 	bit := uint32(1) << i
+	if m.on && i < m.count {
+		if err := m.allocate(i); err != nil {
+			return err
+		}
+	}
 	v := m.vectors[i]
 	if !m.on || i >= m.count || m.mask&bit != 0 {
 		var err error
@@ -242,19 +249,6 @@ func (m *MSI) update(i int, msg irq.Message) error {
 		}
 		return err
 	}
-	if v == nil {
-		var err error
-		if v, err = m.alloc.NewVector(); err != nil {
-			return silentVector("MSI", i, err)
-		}
-		if m.OnVector != nil {
-			if err := m.OnVector(i, v); err != nil {
-				_ = v.Close() // the first error tells more
-				return silentVector("MSI", i, err)
-			}
-		}
-		m.vectors[i] = v
-	}
 	if m.routed&bit == 0 && v.Pending() {
 		m.pending |= bit // taken before Route, as in MSIX
 	}
@@ -269,6 +263,25 @@ func (m *MSI) update(i int, msg irq.Message) error {
 		m.pending &^= bit
 		return v.Trigger()
 	}
+	return nil
+}
+
+// allocate makes sure that there is a vector i.
+func (m *MSI) allocate(i int) error {
+	if m.vectors[i] != nil {
+		return nil
+	}
+	v, err := m.alloc.NewVector()
+	if err != nil {
+		return silentVector("MSI", i, err)
+	}
+	if m.OnVector != nil {
+		if err := m.OnVector(i, v); err != nil {
+			_ = v.Close() // the first error tells more
+			return silentVector("MSI", i, err)
+		}
+	}
+	m.vectors[i] = v
 	return nil
 }
 
