@@ -11,6 +11,7 @@ import (
 	"github.com/stile-vmm/stile/devices/backend/share"
 	"github.com/stile-vmm/stile/internal/guestmem"
 	"github.com/stile-vmm/stile/internal/hostmem"
+	"github.com/stile-vmm/stile/internal/kreport"
 	"github.com/stile-vmm/stile/internal/layout"
 	"github.com/stile-vmm/stile/vfio"
 )
@@ -74,8 +75,8 @@ type Config struct {
 	// concurrently, and must not block. Nil ignores it.
 	Notice func(text string)
 
-	// StopOnOops ends the VM when the guest's kernel tells of a fault that it survives.
-	StopOnOops bool
+	// OnReport says what happens when the guest's kernel reports a fault that it survives.
+	OnReport Reports
 	// KeepGoing leaves a guest whose kernel panicked or locked up as it is, for a debugger.
 	KeepGoing bool
 
@@ -102,9 +103,20 @@ type Policy string
 const (
 	Stop Policy = "stop" // end the VM; also the zero value's meaning
 	Warn Policy = "warn" // tell Config.Notice
+	// Ignore is for reports of the guest's kernel alone.
+	Ignore Policy = "ignore"
 )
 
 func (p Policy) valid() bool { return p == "" || p == Stop || p == Warn }
+
+// Reports choose by kind what a report of the guest's kernel does; nil has the defaults. ParseReports makes them.
+type Reports = kreport.Actions
+
+// Report is one report of a guest's kernel.
+type Report = kreport.Report
+
+// ParseReports reads what --on-oops takes: stop, warn or ignore for all kinds, or KIND=ACTION,….
+func ParseReports(text string) (Reports, error) { return kreport.ParseActions(text) }
 
 // Share is a folder of the host that the guest can mount by its tag over 9P.
 type Share struct {

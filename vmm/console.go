@@ -4,37 +4,34 @@ import (
 	"bytes"
 	"io"
 	"sync"
+
+	"github.com/stile-vmm/stile/internal/kreport"
 )
 
 const maxLine = 512 // bytes of one line that are looked at
 
-// console passes on what the guest prints and notices trouble in it. The serial line
+// console passes on what the guest prints and notices reports of its kernel in it. The serial line
 // and hvc0 share one; Write may be called concurrently and never fails, for a full disk
 // behind the log is no reason to stop a device.
-//
-// Programs in the guest write to the same console. Once a line had the time that the kernel begins its own with, the others
-// are not taken for the kernel's.
 type console struct {
-	trouble func(Result)      // called once for each kind of trouble; nil for nobody
-	excused func(Result) bool // whether what the kernel reports is excused; nil for never. It must not block
-	marks   []mark
+	trouble func(r kreport.Report, n int) // called at each report, the n-th of its kind, up to maxNotices; nil for nobody
+	excused func(kreport.Report) bool     // whether what the kernel reports is excused; nil for never. It must not block
 
-	mu    sync.Mutex
-	out   io.Writer
-	line  []byte // the current line's beginning
-	timed bool   // the kernel's lines have a time
-	told  map[Reason]Result
-	size  uint64 // bytes written so far
+	mu   sync.Mutex
+	out  io.Writer
+	line []byte // the current line's beginning
+	log  *kreport.Log
+	size uint64 // bytes written so far
 
 	telling sync.WaitGroup // calls of trouble
 }
 
 // newConsole returns a console whose output goes on to out. timed says that the kernel's lines are known to have a time.
-func newConsole(out io.Writer, timed bool, trouble func(Result)) *console {
+func newConsole(out io.Writer, timed bool, trouble func(r kreport.Report, n int)) *console {
 	if out == nil {
 		out = io.Discard
 	}
-	return &console{trouble: trouble, marks: marks(), out: out, timed: timed, line: make([]byte, 0, maxLine), told: make(map[Reason]Result)}
+	return &console{trouble: trouble, out: out, line: make([]byte, 0, maxLine), log: kreport.NewLog(timed)}
 }
 
 func (c *console) Write(p []byte) (int, error) {
@@ -55,28 +52,40 @@ func (c *console) Write(p []byte) (int, error) {
 }
 
 func (c *console) endLine() {
-	said, timed := behindTime(c.line)
-	c.timed = c.timed || timed
-	if !c.timed {
-		said = c.line
-	}
-	r, found := find(c.marks, said)
+	line := c.line
 	c.line = c.line[:0]
-	if !found || c.told[r.Reason].Reason != "" || c.excused != nil && c.excused(r) {
+	r, begins := c.log.Console(line)
+	if !begins {
 		return
 	}
-	c.told[r.Reason] = r
-	if c.trouble != nil {
-		c.telling.Go(func() { c.trouble(r) }) // which may want to know what was printed
+	if c.excused != nil && c.excused(r) {
+		c.log.Excuse()
+		return
+	}
+	if n := c.log.Count(r.Kind); c.trouble != nil && n <= maxNotices {
+		c.telling.Go(func() { c.trouble(r, n) }) // which may want to know what was printed
 	}
 }
 
-// found returns the trouble of a kind that the guest told of, if it did.
-func (c *console) found(kind Reason) (Result, bool) {
+// found returns the first report of a kind, if there was one.
+func (c *console) found(kind kreport.Kind) (kreport.Report, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r, ok := c.told[kind]
-	return r, ok
+	return c.log.Find(kind)
+}
+
+// reports returns all of them, and how many are left out.
+func (c *console) reports() ([]kreport.Report, int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.log.Reports(), c.log.Dropped()
+}
+
+// reporting reports whether lines of the last report may still come.
+func (c *console) reporting() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.log.Open()
 }
 
 // written returns how many bytes the guest has printed.

@@ -1,134 +1,108 @@
 package vmm
 
 import (
-	"bytes"
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/stile-vmm/stile/internal/kreport"
 )
-
-// mark is how Linux begins the part of a line that tells of trouble.
-type mark struct {
-	text   string
-	reason Reason
-}
-
-// marks are what a kernel's log is searched for. All are printed at a level that also a
-// quiet console has. (kernel/panic.c; arch/x86/mm/fault.c, kernel/dumpstack.c; kernel/watchdog.c; mm/oom_kill.c)
-func marks() []mark {
-	return []mark{
-		{"Kernel panic - not syncing", Panic},
-		{"BUG: soft lockup", Lockup},
-		{"Watchdog detected hard LOCKUP", Lockup},
-		{"Watchdog detected NMI", Lockup},
-		{"Oops: ", Oops},
-		{"kernel BUG at ", Oops},
-		{"BUG: unable to handle ", Oops},
-		{"general protection fault, ", Oops},
-		{"Out of memory: Killed process ", OutOfMemory},
-	}
-}
 
 // troubleGrace is how long a guest whose kernel told of trouble may go on to say where,
 // before the VM ends. With panic=-1 on its command line it ends a panic sooner by itself.
 const troubleGrace = 5 * time.Second
 
-// endsVM reports whether trouble of this kind ends the VM.
-func (c *Config) endsVM(r Reason) bool {
-	switch r {
-	case Panic, Lockup:
-		return !c.KeepGoing
-	case Oops:
-		return c.StopOnOops && !c.KeepGoing
-	}
-	return false
+// maxNotices is how many reports of a kind are passed on as notices: a guest can make any number of them.
+const maxNotices = 8
+
+// endsVM reports whether a report of this kind ends the VM.
+func (c *Config) endsVM(k kreport.Kind) bool {
+	return k != kreport.OutOfMemory && !c.KeepGoing && (k == kreport.Panic || c.OnReport.Of(k) == kreport.Stop)
 }
 
-// trouble is told once of each kind of trouble.
-func (v *VM) trouble(r Result) {
+// resultOf is how a report ends a VM.
+func resultOf(r kreport.Report) Result {
+	if r.Kind == kreport.Panic || r.Kind == kreport.OutOfMemory {
+		return Result{Reason: Reason(r.Kind), Detail: r.Text} // what led to a panic was reported before
+	}
+	return Result{Reason: Reason(r.Kind), Detail: r.Head(faultLines)}
+}
+
+// trouble is called at each report of the guest's kernel; n counts those of its kind.
+func (v *VM) trouble(r kreport.Report, n int) {
 	switch {
-	case v.cfg.endsVM(r.Reason):
-		time.AfterFunc(troubleGrace, func() { v.end(r) })
-	case r.Reason == OutOfMemory:
-		v.notice(fmt.Sprintf("the guest ran out of memory: %s; more RAM helps", r.Detail))
-	case r.Reason == Oops:
-		v.notice("the guest's kernel has a fault and goes on: " + r.Detail)
+	case v.cfg.endsVM(r.Kind):
+		if n == 1 {
+			time.AfterFunc(troubleGrace, func() { v.end(resultOf(r)) })
+		}
+	case n > maxNotices || r.Kind != kreport.Panic && r.Kind != kreport.OutOfMemory && v.cfg.OnReport.Of(r.Kind) == kreport.Ignore:
+	case n == maxNotices:
+		v.notice(fmt.Sprintf("further reports of kind %s of the guest's kernel are not shown here", r.Kind))
+	case r.Kind == kreport.OutOfMemory:
+		v.notice(fmt.Sprintf("the guest ran out of memory: %s; more RAM helps", r.Text))
+	case r.Kind == kreport.Panic || v.cfg.OnReport.Of(r.Kind) == kreport.Stop:
+		v.notice("the guest is kept for a debugger: " + r.Text)
 	default:
-		v.notice("the guest is kept for a debugger: " + r.Detail)
+		v.notice(fmt.Sprintf("the guest's kernel reports (%s) and goes on: %s", r.Kind, r.Text))
 	}
 }
 
-// find returns what a line of the kernel's log tells of.
-func find(marks []mark, line []byte) (Result, bool) {
-	for _, m := range marks {
-		if i := bytes.Index(line, []byte(m.text)); i >= 0 {
-			return Result{Reason: m.reason, Detail: string(bytes.TrimRight(line[i:], "\r"))}, true
-		}
-	}
-	return Result{}, false
-}
-
-// timed is the word of a kernel's command line by which its log's lines begin with a time, also where that is not its default.
-const timed = "printk.time=1"
-
-// linesTimed reports whether a kernel with this command line is known to begin its log's lines with a time.
-func linesTimed(cmdline string) bool {
-	key, _, _ := strings.Cut(timed, "=")
-	last := ""
-	for word := range strings.FieldsSeq(cmdline) {
-		if strings.HasPrefix(word, key+"=") {
-			last = word
-		}
-	}
-	return last == timed
-}
-
-// behindTime returns what follows the first time in a line of a console, "[    1.234567]", if there is one. It need not be
-// at the line's beginning, for a prompt may stand there. (kernel/printk/printk.c, print_time)
-func behindTime(line []byte) (rest []byte, ok bool) {
-	for {
-		_, after, found := bytes.Cut(line, []byte{'['})
-		if !found {
-			return nil, false
-		}
-		line = after
-		seconds, after, _ := bytes.Cut(bytes.TrimLeft(after, " "), []byte{'.'})
-		micros, after, closed := bytes.Cut(after, []byte{']'})
-		if closed && isNumber(seconds) && isNumber(micros) && len(micros) == 6 {
-			return after, true
-		}
-	}
-}
-
-func isNumber(text []byte) bool {
-	for _, b := range text {
-		if b < '0' || b > '9' {
-			return false
-		}
-	}
-	return len(text) > 0
-}
-
-// told returns r, or in its place what the guest's kernel said before: a guest that panics ends by a reset.
+// told returns r, or in its place what the guest's kernel reported before, whatever ends the VM then: a guest that panics ends
+// by a reset, and a command that an oops killed ends before its guest does.
 func (v *VM) told(r Result) Result {
-	if fault, ok := v.fault(); ok && r.Reason != Canceled {
+	if fault, ok := v.Fault(); ok {
 		return fault
 	}
 	return r
 }
 
-// fault returns the trouble that ends the VM, if the guest's kernel told of any.
-func (v *VM) fault() (Result, bool) {
-	for _, kind := range []Reason{Panic, Lockup, Oops} {
+// Fault returns the report that ends the VM, if the guest's kernel made one.
+func (v *VM) Fault() (Result, bool) {
+	for _, kind := range append([]kreport.Kind{kreport.Panic, kreport.Lockup}, kreport.Chosen()...) {
 		if said, ok := v.console.found(kind); ok && v.cfg.endsVM(kind) {
-			return said, true
+			return resultOf(said), true
 		}
 	}
 	return Result{}, false
 }
 
-// Said returns the trouble of a kind that the guest's kernel has told of, if it did.
-func (v *VM) Said(kind Reason) (Result, bool) { return v.console.found(kind) }
+// faultLines is how many lines of a report a message has: those of an oops to its instruction and registers.
+const faultLines = 12
+
+// Said returns the first report of a kind, if the guest's kernel made one.
+func (v *VM) Said(kind Reason) (Result, bool) {
+	said, ok := v.console.found(kreport.Kind(kind))
+	return resultOf(said), ok
+}
+
+// Reports returns what the guest's kernel has reported of its faults so far, and how many reports that leaves out.
+func (v *VM) Reports() (reports []kreport.Report, dropped int) { return v.console.reports() }
+
+// settleStep is how long a console is quiet that has printed a report to its end.
+const settleStep = 100 * time.Millisecond
+
+// AwaitReport returns when a report that ends the VM was printed as far as it will be, at once if there is none. The
+// guest must be running.
+func (v *VM) AwaitReport() {
+	if _, ok := v.Fault(); !ok {
+		return
+	}
+	limit := time.NewTimer(troubleGrace)
+	defer limit.Stop()
+	for size := v.console.written(); v.console.reporting(); {
+		select {
+		case <-v.ended:
+			return
+		case <-limit.C:
+			return
+		case <-time.After(settleStep):
+		}
+		now := v.console.written()
+		if now == size {
+			return
+		}
+		size = now
+	}
+}
 
 // describe adds where the vCPUs were to the result of a guest that did nothing any more. They must have stopped.
 func (v *VM) describe() {

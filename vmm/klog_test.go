@@ -1,27 +1,12 @@
 package vmm
 
 import (
+	"slices"
 	"testing"
 	"time"
-)
 
-func TestKernelLogMarks(t *testing.T) {
-	for line, want := range map[string]Reason{
-		"[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs":       Panic,
-		"[   26.1] watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [sh:1]":       Lockup,
-		"[    2.0] BUG: unable to handle page fault for address: 0000000000000010": Oops,
-		"[    2.0] Oops: 0000 [#1] PREEMPT SMP":                                    Oops,
-		"[    2.0] kernel BUG at mm/slub.c:1!":                                     Oops,
-		"[    2.0] Out of memory: Killed process 61 (tail) total-vm:117224kB":      OutOfMemory,
-		"[    2.0] Memory cgroup out of memory: Killed process 61 (tail)":          "",
-		"[    2.0] rcu: INFO: rcu_preempt self-detected stall on CPU":              "",
-		"[    2.0] nothing to see":                                                 "",
-	} {
-		if r, _ := find(marks(), []byte(line+"\r")); r.Reason != want {
-			t.Errorf("%q: %q, want %q", line, r.Reason, want)
-		}
-	}
-}
+	"github.com/stile-vmm/stile/internal/kreport"
+)
 
 // TestWhoseLine: what a program writes to the console is not the kernel's word.
 func TestWhoseLine(t *testing.T) {
@@ -40,17 +25,18 @@ func TestWhoseLine(t *testing.T) {
 		{"printk.time=1", panicked + " [    1.000001] at\n", ""},
 		{"printk.time=1", "[ 1.0] [x.000001] [1.00000x] [] [1.123456" + panicked + "\n", ""},
 	} {
-		c := newConsole(nil, linesTimed(test.cmdline), nil)
+		c := newConsole(nil, kreport.LinesTimed(test.cmdline), nil)
 		_, _ = c.Write([]byte(test.said))
-		if r, _ := c.found(Panic); r.Reason != test.want {
-			t.Errorf("%q prints %q: %q, want %q", test.cmdline, test.said, r.Reason, test.want)
+		if r, _ := c.found(kreport.Panic); Reason(r.Kind) != test.want {
+			t.Errorf("%q prints %q: %q, want %q", test.cmdline, test.said, r.Kind, test.want)
 		}
 	}
 }
 
 // TestTrouble has a guest say several things; some end the VM, and which depends.
 func TestTrouble(t *testing.T) {
-	const oops, panicked, memory = "Oops: 0000\n", "Kernel panic - not syncing: x\r\n", "Out of memory: Killed process 1 (a)\n"
+	const oops, warning = "Oops: 0000 [#1]\n", "WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n"
+	const panicked, memory = "Kernel panic - not syncing: x\r\n", "Out of memory: Killed process 1 (a)\n"
 	for _, test := range []struct {
 		name    string
 		cfg     Config
@@ -61,13 +47,18 @@ func TestTrouble(t *testing.T) {
 	}{
 		{"panic", Config{}, []string{panicked}, Result{Reason: Reset}, Panic, 0},
 		{"panic that is kept", Config{KeepGoing: true}, []string{panicked}, Result{Reason: Reset}, Reset, 1},
-		{"fault", Config{}, []string{oops, oops, memory}, Result{Reason: PowerOff}, PowerOff, 2},
-		{"fault that ends it", Config{StopOnOops: true}, []string{oops}, Result{Reason: PowerOff}, Oops, 0},
-		{"panic behind a fault", Config{StopOnOops: true}, []string{oops, panicked}, Result{Reason: Reset}, Panic, 0},
-		{"stopped from outside", Config{}, []string{panicked}, Result{Reason: Canceled}, Canceled, 0},
+		{"faults that are survived", Config{OnReport: Reports{kreport.Oops: kreport.Warn}}, []string{oops, oops, memory}, Result{Reason: PowerOff}, PowerOff, 3},
+		{"fault", Config{}, []string{oops}, Result{Reason: PowerOff}, Oops, 0},
+		{"fault that is kept", Config{KeepGoing: true}, []string{oops}, Result{Reason: PowerOff}, PowerOff, 1},
+		{"fault behind the command's end", Config{}, []string{oops}, Result{Reason: Canceled}, Oops, 0},
+		{"fault that is ignored", Config{OnReport: Reports{kreport.Oops: kreport.Ignore}}, []string{oops}, Result{Reason: Canceled}, Canceled, 0},
+		{"panic behind a fault", Config{}, []string{oops, panicked}, Result{Reason: Reset}, Panic, 0},
+		{"warning", Config{}, []string{warning, warning}, Result{Reason: Canceled}, Canceled, 2},
+		{"warning that ends it", Config{OnReport: Reports{kreport.Warning: kreport.Stop}}, []string{warning}, Result{Reason: Canceled}, "warning", 0},
+		{"warnings without end", Config{}, slices.Repeat([]string{warning}, 100), Result{Reason: Canceled}, Canceled, maxNotices},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			notices := make(chan string, 10)
+			notices := make(chan string, 200)
 			test.cfg.Notice = func(text string) { notices <- text }
 			v := &VM{cfg: test.cfg, ended: make(chan struct{})}
 			v.console = newConsole(nil, false, v.trouble)
@@ -84,6 +75,10 @@ func TestTrouble(t *testing.T) {
 				}
 			}
 			v.end(test.end)
+			v.console.telling.Wait()
+			if n := len(notices); n > 0 {
+				t.Errorf("%d notices too many: %s", n, <-notices)
+			}
 			if v.result.Reason != test.want {
 				t.Errorf("the VM ends with %q, want %q", v.result.Reason, test.want)
 			}

@@ -47,7 +47,7 @@ func (v *VM) savePowerOn(system *kvm.System) error {
 // restart makes Run reset the machine, and reports whether that is what the guest's resets are
 // to do. A kernel that has panicked has ended, whatever it does then.
 func (v *VM) restart() bool {
-	_, faulted := v.fault()
+	_, faulted := v.Fault()
 	if v.cfg.OnReboot != RebootReset || faulted || v.leaving.Load() != nil {
 		return false
 	}

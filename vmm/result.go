@@ -2,7 +2,10 @@ package vmm
 
 import (
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/stile-vmm/stile/internal/kreport"
 )
 
 // Reason tells why a VM ended.
@@ -15,7 +18,7 @@ const (
 	TripleFault Reason = "triple-fault"  // a vCPU shut down
 	DebugExit   Reason = "debug-exit"    // the guest wrote to the debug-exit port
 	Failed      Reason = "failed"        // KVM could not go on
-	Oops        Reason = "oops"          // the guest kernel has a fault, see Config.StopOnOops
+	Oops        Reason = "oops"          // the guest kernel has a fault, see Config.OnReport; so have other kinds of report
 	Lockup      Reason = "lockup"        // a CPU of the guest does not schedule any more, says its kernel
 	OutOfMemory Reason = "out-of-memory" // the guest kernel killed a process; see VM.Said, as no VM ends by it
 	Stalled     Reason = "boot-stalled"  // the boot makes no progress
@@ -45,11 +48,14 @@ func (r Result) String() string {
 // Died reports whether the guest ended by a fault of its own.
 func (r Result) Died() bool {
 	switch r.Reason {
-	case Panic, TripleFault, Failed, DeviceError, Oops, Lockup, Stalled, Hung:
+	case Panic, TripleFault, Failed, DeviceError, Stalled, Hung:
 		return true
 	}
-	return false
+	return r.Reported()
 }
+
+// Reported reports whether the guest ended by a fault that its kernel reported.
+func (r Result) Reported() bool { return slices.Contains(kreport.Chosen(), kreport.Kind(r.Reason)) }
 
 // Phase is a point on a VM's way.
 type Phase struct {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/kreport"
 )
 
 const (
@@ -174,12 +176,12 @@ func (v *VM) watchStops() {
 }
 
 // excuses reports whether the guest's kernel complains of a stop of this process, and then notifies the user.
-func (v *VM) excuses(r Result) bool {
-	if r.Reason != Lockup || !v.stops.recent() {
+func (v *VM) excuses(r kreport.Report) bool {
+	if r.Kind != kreport.Lockup || !v.stops.recent() {
 		return false
 	}
 	v.console.telling.Go(func() {
-		v.notice(fmt.Sprintf("the guest was stopped for a while, and its kernel takes that for a lockup (%s): it goes on", r.Detail))
+		v.notice(fmt.Sprintf("the guest was stopped for a while, and its kernel takes that for a lockup (%s): it goes on", r.Text))
 	})
 	return true
 }

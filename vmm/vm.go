@@ -16,6 +16,7 @@ import (
 	"github.com/stile-vmm/stile/boot/acpi"
 	"github.com/stile-vmm/stile/devices/bus"
 	"github.com/stile-vmm/stile/internal/guestmem"
+	"github.com/stile-vmm/stile/internal/kreport"
 	"github.com/stile-vmm/stile/internal/layout"
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 	"github.com/stile-vmm/stile/kvm"
@@ -86,7 +87,7 @@ func newVM(ctx context.Context, cfg Config) (*VM, error) {
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
 	v.freeProcs = sync.OnceFunc(func() { procs.release(cfg.cpus()) })
 	v.stops = newStops(v.ended)
-	v.console = newConsole(cfg.Console, linesTimed(cfg.Cmdline), v.trouble)
+	v.console = newConsole(cfg.Console, kreport.LinesTimed(cfg.Cmdline), v.trouble)
 	v.console.excused = v.excuses
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())

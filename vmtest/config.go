@@ -30,6 +30,10 @@ type Config struct {
 	Timeout time.Duration // for the boot; 0 is four minutes
 	// PowerOff powers the guest off in order at its end. Otherwise it is stopped: what it wrote is thrown away with it.
 	PowerOff bool
+	// OnOops says what happens when the guest's kernel reports a fault that it survives: "stop", "warn" or "ignore" for all
+	// kinds, or KIND=ACTION,… as stile run --on-oops takes it. "" stops for an oops, KASAN's findings and a lockup, and warns of
+	// the rest. A report that stops the VM fails the test.
+	OnOops string
 	// Devices are passed through: what Device returns, or ADDRESS[,bind] as stile run --device takes it.
 	Devices []string
 	// Topology is the lab's, where the VM runs in the lab; "" is one without devices, or the one with all of them
@@ -50,6 +54,7 @@ func (c Config) spec() guest.Spec {
 	s := guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
 		Folders: c.Folders, Disks: c.Disks, Nets: c.Net, Vsock: c.Vsock, Balloon: c.Balloon, BootTimeout: c.Timeout, PowerOff: c.PowerOff, Devices: c.Devices,
+		OnOops: c.OnOops,
 	}
 	if c.viewsHost() {
 		s.Scratch = testrun.Scratch

@@ -52,6 +52,7 @@ import (
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/internal/testenv"
 	"github.com/stile-vmm/stile/internal/testrun"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 // envOn chooses where VMs run, as stile run --on does.
@@ -71,6 +72,8 @@ type VM struct {
 	log     func() []byte
 	reason  func(error) error // why the VM ended
 	logPath string            // of the kernel's whole log, "" if there is none
+	faults  func() []Fault    // nil for a VM that has none
+	fault   func() error      // once it was closed; nil for a VM that has none
 	keeps   bool              // something of this host, which others get once it was closed
 	close   func() error
 	once    sync.Once
@@ -112,7 +115,8 @@ func start(ctx context.Context, name string, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &VM{session: g.Session(), dir: dir, log: g.KernelLog, logPath: g.LogPath(), reason: g.Explain, keeps: g.Keeps(), close: g.Close}, nil
+	return &VM{session: g.Session(), dir: dir, log: g.KernelLog, logPath: g.LogPath(), reason: g.Explain, keeps: g.Keeps(), close: g.Close,
+		faults: g.Faults, fault: g.Fault}, nil
 }
 
 // check ends the test if err, which start returned, says that there is no VM.
@@ -141,8 +145,11 @@ func (vm *VM) endWith(t testing.TB) {
 	})
 }
 
-// report logs what the VM has to say about a test that failed.
+// report logs what the VM's kernel has reported, and what the VM has to say about a test that failed.
 func (vm *VM) report(t testing.TB) {
+	for _, f := range vm.Faults() {
+		t.Logf("the guest's kernel reported (%s): %s", f.Kind, f.Text)
+	}
 	if !t.Failed() {
 		return
 	}
@@ -188,6 +195,18 @@ func (vm *VM) KernelLog() []byte { return vm.log() }
 // Done returns a channel that is closed when the VM has ended, for whatever reason.
 func (vm *VM) Done() <-chan struct{} { return vm.session.Done() }
 
+// Fault is one report of a guest's kernel on itself: an oops, a WARN, what its sanitizers and lock checkers find.
+type Fault = vmm.Report
+
+// Faults returns what the guest's kernel has reported so far, in order: the first 64, and the first of each kind. The log of a test has
+// their first lines.
+func (vm *VM) Faults() []Fault {
+	if vm.faults == nil {
+		return nil
+	}
+	return vm.faults()
+}
+
 // Dial connects to an address in the guest, as net.Dial does there: "tcp", "udp" (each also with 4 or 6) and "unix".
 // The guest needs no network for it. ctx bounds the dialling alone.
 func (vm *VM) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -198,6 +217,11 @@ func (vm *VM) Dial(ctx context.Context, network, address string) (net.Conn, erro
 // Close ends the VM. The end of the test does so too; further calls return the
 // first result.
 func (vm *VM) Close() error {
-	vm.once.Do(func() { vm.err = vm.close() })
+	vm.once.Do(func() {
+		vm.err = vm.close()
+		if vm.fault != nil {
+			vm.err = errors.Join(vm.err, vm.fault())
+		}
+	})
 	return vm.err
 }

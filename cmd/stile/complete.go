@@ -15,7 +15,7 @@ func flagWords() map[string][]string {
 	return map[string][]string{
 		"on":              {"auto", "host", "lab"},
 		"on-reboot":       {string(vmm.RebootExit), string(vmm.RebootReset)},
-		"on-oops":         policies,
+		"on-oops":         {string(vmm.Stop), string(vmm.Warn), string(vmm.Ignore)},
 		"on-unplug":       policies,
 		"on-device-error": policies,
 		"vfio":            {string(vfio.Legacy), string(vfio.IOMMUFD)},

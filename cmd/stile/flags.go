@@ -19,6 +19,7 @@ const (
 	kernelUsage  = "`KERNEL`: a bzImage or vmlinux, a folder where one was built or a lib/modules/RELEASE that holds one, a packaged version such as 6.12 or 7.2@sid, or host (default: stile's own)"
 	modulesUsage = "`FOLDER` with the kernel's modules, lib/modules/RELEASE (default: the one that belongs to it)"
 	deviceUsage  = "`DEVICE` of the host to pass through: a PCI ADDRESS, ADDRESS,bind to bind it for the run, or a mediated device's UUID; repeatable"
+	onOopsUsage  = "`ACTION` when the guest's kernel reports a fault that it survives: stop the VM, warn or ignore, for all kinds, or KIND=ACTION,… (default: stop for oops, kasan and lockup, else warn); docs/run.md has the kinds"
 	netUsage     = "network `CARD`: user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…, tap=NAME[,ip=ADDRESS/BITS] or macvtap=NAME, see docs/networks.md; repeatable (default: none)"
 )
 

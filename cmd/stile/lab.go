@@ -136,7 +136,7 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 	add("--env", f.environment()...)
 	add("--user", f.user)
 	add("--cwd", f.dir)
-	add("--on-oops", f.onOops)
+	add("--on-oops", spec.OnOops)
 	add("--net", spec.Nets...)
 	add("--device", spec.Devices...)
 	add("--vfio", spec.VFIO)

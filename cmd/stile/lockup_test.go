@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/testenv"
 	"github.com/stile-vmm/stile/vmm"
@@ -20,24 +18,11 @@ func TestSoftLockup(t *testing.T) {
 	if !testenv.Soak() {
 		testenv.Missing(t, "time", "STILE_SOAK is not set")
 	}
-	cache, kernel := debianKernel(t)
-	headers, err := distro.FetchHeaders(t.Context(), cache, kernel.Release, func(what string) { t.Log(what) })
-	if err != nil {
-		testenv.Missing(t, "kernel-headers", err.Error())
-	}
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/lockup")); err != nil {
-		t.Fatal(err)
-	}
-	build := exec.CommandContext(t.Context(), "make", "-C", headers, "M="+dir, "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules")
-	build.Env = append(os.Environ(), "MAKEFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	report := filepath.Join(dir, "report")
+	module := debianModule(t, "lockup")
+	report := filepath.Join(t.TempDir(), "report")
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), filepath.Join(tools, "stile"), "run", "-k", "debian:6.1", "--timeout", processLimit.String(), "--json", report, "--",
-		"sh", "-c", "echo 1 >/proc/sys/kernel/watchdog_thresh && exec insmod "+filepath.Join(dir, "lockup.ko"))
+		"sh", "-c", "echo 1 >/proc/sys/kernel/watchdog_thresh && exec insmod "+module)
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

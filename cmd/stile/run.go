@@ -34,7 +34,6 @@ type runFlags struct {
 	consoleLog string
 	json       string
 	dryRun     bool
-	onOops     string
 	user       string
 	rng        bool
 	args       []string
@@ -63,13 +62,14 @@ counts on. A kernel panic and a triple fault end the VM nevertheless.
 Exit status: the command's own; 128+n if signal n killed it; 126 if it is not
 executable, 127 if it is not found in the guest; 124 if --timeout or --boot-timeout
 expired, or the boot made no progress for a minute; 122 if the guest died (kernel panic,
-triple fault, a locked-up CPU, no memory left for the command, an agent that is lost or
+oops, triple fault, a locked-up CPU, no memory left for the command, an agent that is lost or
 does not answer for a minute); 125 if stile or the set-up failed. --keep-going leaves such
 a guest as it is, until --timeout or a signal ends it.
 
 --json says which without ambiguity: its reason is exit, signal, not-started, timeout,
 boot-timeout, boot-stalled, died, out-of-memory, killed or setup, and guest.reason tells
-panic, triple-fault, lockup, oops and hung apart. It has the phases, the exits by reason
+panic, triple-fault, lockup, oops and hung apart; faults lists what the kernel has reported
+of itself (oops, WARN, KASAN, lockdep, …), of which --on-oops says what ends the VM. It has the phases, the exits by reason
 and by device, the guest's kernel, the VM's ID and the path of its log; docs/run.md tells all.
 
 stile ps shows the VMs that run, stile ctl steers them, stile console and stile logs show
@@ -126,7 +126,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal (default: only to a shell, when no command is given)")
 	fs.DurationVar(&f.timeout, "timeout", 0, "end the VM if the command runs longer than this `TIME`, such as 60s (default: never)")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready after this `TIME`")
-	fs.StringVar(&f.onOops, "on-oops", string(vmm.Warn), "`ACTION` when the guest's kernel tells of a fault that it survives: warn, or stop the VM")
+	fs.StringVar(&f.spec.OnOops, "on-oops", "", onOopsUsage)
 	fs.BoolVar(&f.spec.KeepGoing, "keep-going", false, "leave a guest that panics, hangs or does not come up as it is, for a debugger")
 	fs.BoolVar(&f.rng, "rng", true, "give the guest a random number device (virtio-rng)")
 	fs.BoolVar(&f.spec.PowerOff, "power-off", false, "power the guest off in order at its end, as one with devices or disks that it writes to is anyway")
@@ -151,7 +151,6 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 func (f *runFlags) apply() {
 	f.spec.Memory, f.spec.NoRNG, f.spec.Command = uint64(f.memory), !f.rng, f.args
 	f.spec.CountRAM, f.spec.Dir = f.json != "", f.dir
-	f.spec.StopOnOops = f.onOops == string(vmm.Stop)
 }
 
 // consoleMode reports whether the kernel and the initramfs are booted as they are.
@@ -199,9 +198,6 @@ func (f *runFlags) validate() error {
 	faults := []error{
 		f.spec.Validate(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.on),
 		checkOutput("--console-log", f.consoleLog), checkOutput("--json", f.json),
-	}
-	if f.onOops != string(vmm.Stop) && f.onOops != string(vmm.Warn) {
-		faults = append(faults, fmt.Errorf("--on-oops %q: must be %s or %s", f.onOops, vmm.Stop, vmm.Warn))
 	}
 	if f.timeout < 0 {
 		faults = append(faults, fmt.Errorf("timeout of %v is negative", f.timeout))
@@ -308,6 +304,9 @@ func (f *runFlags) runCommand() error {
 		report, err = g.Close()
 	}
 	report.Status, report.Reason = outcome.status, outcome.reason
+	if fault := g.Fault(); fault != nil && outcome.reason != "killed" && outcome.reason != "died" {
+		report.Status, report.Reason, outcome.err = guest.ExitStatus(fault), failure(fault), g.WithLog(fault)
+	}
 	if outcome.err == nil && outcome.status == statusKilled {
 		if oom := g.OutOfMemory(); oom != nil {
 			report.Status, report.Reason, outcome.err = guest.ExitStatus(oom), failure(oom), g.WithLog(oom)

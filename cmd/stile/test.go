@@ -35,6 +35,7 @@ func (f *testFlags) add(fs *pflag.FlagSet) {
 	fs.IntVar(&f.spec.CPUs, "cpus", 1, "`N` CPUs")
 	fs.Var(&f.memory, "memory", "guest RAM, such as 512M or 2G")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready after this `TIME`")
+	fs.StringVar(&f.spec.OnOops, "on-oops", "", onOopsUsage)
 	fs.StringArrayVar(&f.spec.Nets, "net", nil, netUsage)
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
 	fs.StringVar(&f.where.On, "on", "auto", "`PLACE` to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 // Anywhere says where Start boots a guest, and who hears of it. The zero value chooses the place.
@@ -42,6 +43,8 @@ type Running struct {
 	explain func(error) error
 	close   func() error
 	phases  func() []PhaseTime
+	faults  func() []vmm.Report
+	fault   func() error
 }
 
 // Start boots s where o says and returns when its agent is ready for commands. ctx bounds the start only; the
@@ -74,6 +77,8 @@ func startHere(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
 		session: g.Session, control: g.control, keeps: g.spec.keeps(), explain: g.WaitError,
 		close:  func() error { _, err := g.Close(); return err },
 		phases: func() []PhaseTime { return Times(g.marks) },
+		faults: func() []vmm.Report { reports, _ := g.vm.Reports(); return reports },
+		fault:  g.Fault,
 	}, nil
 }
 
@@ -117,7 +122,8 @@ func bootInLab(ctx context.Context, s Spec, o Anywhere, c *Control) (*Running, e
 		return nil, errors.Join(err, host.Close())
 	}
 	return &Running{
-		session: g.Session, control: c, keeps: g.keeps, explain: g.WaitError, phases: host.Times,
+		session: g.Session, control: c, keeps: g.keeps, explain: g.WaitError, phases: host.Times, faults: g.faults.reports,
+		fault: func() error { return g.faults.fault(s) },
 		close: func() error { return errors.Join(g.Close(), host.Close(), c.Close()) },
 	}, nil
 }
@@ -142,6 +148,13 @@ func (r *Running) Explain(err error) error { return r.explain(err) }
 // Phases returns what the start took: in the lab the steps of the nested host's resume with their lengths, on
 // this host the points of the boot.
 func (r *Running) Phases() []PhaseTime { return r.phases() }
+
+// Faults returns what the guest's kernel has reported of its faults so far, a bounded number.
+func (r *Running) Faults() []vmm.Report { return r.faults() }
+
+// Fault returns an error if the guest's kernel has reported a fault that ends the guest, whatever else did. It is to be asked once
+// the guest was closed.
+func (r *Running) Fault() error { return r.fault() }
 
 // Close ends the guest, in order where it must be.
 func (r *Running) Close() error { return r.close() }

@@ -29,8 +29,6 @@ func (e *DiedError) Error() string {
 		return "the guest's kernel panicked: " + e.Result.Detail
 	case vmm.DeviceWanted, vmm.DeviceError:
 		return "the VM was stopped: " + e.Result.Detail
-	case vmm.Oops:
-		return "the guest's kernel has a fault: " + e.Result.Detail
 	case vmm.Lockup:
 		return "a CPU of the guest is locked up: " + e.Result.Detail
 	case vmm.Stalled:
@@ -41,6 +39,9 @@ func (e *DiedError) Error() string {
 		return "the command was killed, because the guest ran out of memory: -m gives it more"
 	case vmm.TripleFault:
 		return "the guest died of a triple fault:\n" + e.Result.Detail
+	}
+	if e.Result.Reported() {
+		return fmt.Sprintf("the guest's kernel reported a fault (%s): %s", e.Result.Reason, e.Result.Detail)
 	}
 	return "the guest died: " + e.Result.String()
 }

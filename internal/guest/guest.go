@@ -44,7 +44,7 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	s = s.withDefaults()
 	cfg := vmm.Config{
 		CPUs: s.CPUs, Memory: s.Memory, Cmdline: s.cmdline(), AgentPort: true, NoRNG: s.NoRNG, Console: console,
-		HugePages: s.hugePages(), StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
+		HugePages: s.hugePages(), OnReport: s.onReport(), KeepGoing: s.KeepGoing,
 		Disks: s.disks(), Balloon: s.Balloon, Notice: notice,
 		OnReboot: vmm.RebootPolicy(s.OnReboot),
 	}
@@ -355,6 +355,15 @@ func (g *Guest) powerOff() {
 	}
 }
 
+// Fault returns an error if the guest's kernel has reported a fault that ends the guest, whatever else has ended it before. It is to be
+// asked once the VM has ended.
+func (g *Guest) Fault() error {
+	if !g.result.Reported() {
+		return nil
+	}
+	return &DiedError{g.result}
+}
+
 // Kill stops the guest at once and frees the VM.
 func (g *Guest) Kill() (Report, error) {
 	g.stop()
@@ -364,6 +373,7 @@ func (g *Guest) Kill() (Report, error) {
 
 // stop ends the VM's run and the session.
 func (g *Guest) stop() {
+	g.vm.AwaitReport()
 	g.cancel()
 	<-g.ran
 	if s := g.Session(); s != nil {
@@ -396,6 +406,6 @@ func ConsoleMachine(ctx context.Context, s Spec, console io.Writer, input io.Rea
 		// The serial line is the console, unless somebody asks for virtio's.
 		NoConsole: !strings.Contains(cmdline, "hvc"), NoRNG: s.NoRNG,
 		Console: console, Input: input, HugePages: s.hugePages(), Disks: s.disks(), Notice: notice,
-		Balloon: s.Balloon, OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets, StopOnOops: s.StopOnOops, KeepGoing: s.KeepGoing,
+		Balloon: s.Balloon, OnReboot: vmm.RebootPolicy(s.OnReboot), Nets: nets, OnReport: s.onReport(), KeepGoing: s.KeepGoing,
 	}, errors.Join(err, netErr)
 }

@@ -26,6 +26,11 @@ type Report struct {
 	// Guest says how the guest itself ended: that it was stopped, powered itself off, panicked.
 	Guest *vmm.Result `json:"guest,omitempty"`
 
+	// Faults are what the guest's kernel has reported of its own faults, in order; see vmm.VM.Reports.
+	Faults []vmm.Report `json:"faults,omitempty"`
+	// FaultsLeftOut is how many of these are not in the list.
+	FaultsLeftOut int `json:"faults_left_out,omitempty"`
+
 	// Lab says how long the steps of resuming the nested host took.
 	Lab       []PhaseTime       `json:"lab,omitempty"`
 	Phases    []PhaseTime       `json:"phases,omitempty"`
@@ -80,6 +85,7 @@ func (r *Report) AddMachine(v *vmm.VM, s Spec, marks []vmm.Phase) {
 		r.GuestRAM = v.ResidentRAM()
 	}
 	r.Passthrough = v.Passthrough()
+	r.Faults, r.FaultsLeftOut = v.Reports()
 	var usage unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &usage) == nil {
 		r.PeakRSS = uint64(usage.Maxrss) << 10

@@ -54,9 +54,9 @@ type Spec struct {
 	Dir         string        `json:"dir,omitempty"`        // of the host, where commands run if that is not this process's
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
-	NoRNG       bool          `json:"no_rng,omitempty"`    // leave out virtio-rng
-	CountRAM    bool          `json:"count_ram,omitempty"` // for Report.GuestRAM, which takes time with much RAM
-	StopOnOops  bool          `json:"stop_on_oops,omitempty"`
+	NoRNG       bool          `json:"no_rng,omitempty"`     // leave out virtio-rng
+	CountRAM    bool          `json:"count_ram,omitempty"`  // for Report.GuestRAM, which takes time with much RAM
+	OnOops      string        `json:"on_oops,omitempty"`    // as vmm.ParseReports takes it; "" has the defaults
 	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
 	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps
 	Scratch     string        `json:"scratch,omitempty"`    // a folder of the guest that is to be a file system in memory of its own
@@ -76,6 +76,12 @@ type Spec struct {
 	VFIO          string   `json:"vfio,omitempty"`            // backend; "" chooses
 	OnUnplug      string   `json:"on_unplug,omitempty"`       // a vmm.Policy
 	OnDeviceError string   `json:"on_device_error,omitempty"` // a vmm.Policy
+}
+
+// onReport is what reports of the guest's kernel do. A fault in OnOops was found by Validate.
+func (s Spec) onReport() vmm.Reports {
+	r, _ := vmm.ParseReports(s.OnOops)
+	return r
 }
 
 // hugePages is what the VM takes of the host's pool: in the lab what is free, as L1 may have no others.
@@ -140,6 +146,9 @@ func (s Spec) Validate() error {
 		faults = append(faults, folder(s.Root))
 	}
 	faults = append(faults, validateFolders(s.Folders)...)
+	if _, err := vmm.ParseReports(s.OnOops); err != nil {
+		faults = append(faults, fmt.Errorf("--on-oops: %w", err))
+	}
 	if s.Name != "" {
 		faults = append(faults, control.CheckID(s.Name))
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
@@ -71,6 +72,7 @@ func runWorker(s Spec) (vmm.Result, error) {
 	go func() { _, _ = io.Copy(os.Stdout, vm.Agent()) }() // ends with the VM
 	go func() {
 		_, _ = io.Copy(vm.Agent(), os.Stdin)
+		vm.AwaitReport()
 		cancel() // who wanted the VM is gone
 	}()
 	result, err := vm.Run(ctx)
@@ -83,6 +85,7 @@ type LabGuest struct {
 	control *Control
 	ended   chan struct{} // closed when the worker has ended and runErr is set
 	runErr  error         // why the worker could not run to its end; a *DiedError of a guest that was ended from here
+	faults  *faultLog     // reports of its kernel
 	keeps   bool          // whether it has to power off at its end
 }
 
@@ -96,13 +99,13 @@ func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, erro
 	}
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
-	g := &LabGuest{control: c, ended: make(chan struct{}), keeps: s.keeps()}
+	g := &LabGuest{control: c, ended: make(chan struct{}), faults: newFaultLog(s, notice), keeps: s.keeps()}
 	running, end := context.WithCancelCause(context.Background())
 	go func() {
 		defer close(g.ended)
 		defer end(nil)
 		_, g.runErr = h.Run(running, &lab.Options{
-			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: c.console,
+			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: io.MultiWriter(c.console, g.faults),
 		})
 		if died := (*DiedError)(nil); errors.As(context.Cause(running), &died) {
 			g.runErr = died
@@ -145,10 +148,18 @@ func (g *LabGuest) Session() *session.Session { return g.session }
 // KernelLog returns the last lines of the guest's kernel log, and what its worker said.
 func (g *LabGuest) KernelLog() []byte { return g.control.console.Lines(tailLines) }
 
+// workerGrace is how long a worker may take to end, with all that its guest's kernel has printed.
+const workerGrace = 3 * time.Second
+
 // Close powers the guest off in order where it must be, and leaves it to the host's end where that fails.
 func (g *LabGuest) Close() error {
 	if !g.keeps {
-		return g.session.Close()
+		err := g.session.Close()
+		select {
+		case <-g.ended:
+		case <-time.After(workerGrace):
+		}
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
 	defer cancel()

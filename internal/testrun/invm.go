@@ -56,8 +56,13 @@ func InVM(spec guest.Spec, where guest.Anywhere, c *Command) (int, error) {
 		}
 		explain(os.Stderr, err, vm.KernelLog(), vm.LogPath())
 	}
+	died := err != nil
 	if err := vm.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "stile:", err)
+	}
+	if fault := vm.Fault(); fault != nil && !died {
+		status = guest.ExitStatus(fault)
+		explain(os.Stderr, fault, vm.KernelLog(), vm.LogPath())
 	}
 	return status, nil
 }
