@@ -16,6 +16,7 @@ func flagWords() map[string][]string {
 		"on":              {"auto", "host", "lab"},
 		"on-reboot":       {string(vmm.RebootExit), string(vmm.RebootReset)},
 		"on-oops":         {string(vmm.Stop), string(vmm.Warn), string(vmm.Ignore)},
+		"exit-codes":      {codesCommand, codesBisect},
 		"on-unplug":       policies,
 		"on-device-error": policies,
 		"vfio":            {string(vfio.Legacy), string(vfio.IOMMUFD)},

@@ -121,7 +121,7 @@ func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, l
 			}
 		}
 	}
-	if f.json != "" {
+	if f.json != "" || f.exitCodes == codesBisect {
 		report = labFiles + "/stile-report.json"
 	}
 	if f.consoleLog != "" {

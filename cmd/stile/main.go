@@ -48,6 +48,9 @@ func run(args []string) int {
 	for _, line := range messages(guest.ExplainFull(err)) {
 		fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
 	}
+	if bisecting(args) {
+		return bisectAbort
+	}
 	return guest.ExitSetup
 }
 

@@ -34,6 +34,7 @@ type runFlags struct {
 	consoleLog string
 	json       string
 	dryRun     bool
+	exitCodes  string
 	user       string
 	rng        bool
 	args       []string
@@ -86,6 +87,7 @@ const runExamples = `  stile run -- uname -a
   stile run --rw /src=. --disk data.img -- make -C /src
   stile run --device 0000:01:00.0,bind -- lspci
   stile run --name web --vsock auto --balloon -- ./server
+  git bisect run stile run --exit-codes bisect -k . -- ./test.sh
   stile run -k vmlinuz -i initramfs.cpio -a 'foo=bar'`
 
 func newRunCommand() *cobra.Command {
@@ -134,6 +136,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.spec.Name, "name", "", "the VM's `ID` for stile ps, ctl, console and logs (default: one that is made up)")
 	fs.StringVar(&f.consoleLog, "console-log", "", "write the kernel's console to `FILE`")
 	fs.StringVar(&f.json, "json", "", "write how it ended, phases and exit counts to `FILE` (- for stderr), see docs/run.md")
+	fs.StringVar(&f.exitCodes, "exit-codes", codesCommand, "`WHOSE` exit statuses: the command's, as above, or bisect's, for git bisect run: 0 good, 1 to 124 bad, 125 no kernel, 128 and more stile's failures")
 	fs.Var(vsockFlag{&f.spec.Vsock}, "vsock", "a vsock device with context ID CID or auto; on this side are UNIX sockets, CID[,path=PATH], or the host's AF_VSOCK, CID,host")
 	fs.BoolVar(&f.spec.Balloon, "balloon", false, "let the guest give memory back: what it has free, and what stile ctl ID balloon asks for")
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
@@ -199,6 +202,7 @@ func (f *runFlags) validate() error {
 		f.spec.Validate(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.on),
 		checkOutput("--console-log", f.consoleLog), checkOutput("--json", f.json),
 	}
+	faults = append(faults, checkExitCodes(f.exitCodes))
 	if f.timeout < 0 {
 		faults = append(faults, fmt.Errorf("timeout of %v is negative", f.timeout))
 	}
@@ -240,6 +244,9 @@ func (f *runFlags) finish(r guest.Report, err error) error {
 		if log := guest.KernelLog(err); len(log) > 0 && !f.spec.Verbose {
 			fmt.Fprintf(os.Stderr, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r), log)
 		}
+	}
+	if f.exitCodes == codesBisect {
+		r.Status = bisectStatus(r, err)
 	}
 	if f.json != "" {
 		if err := r.WriteJSON(f.json); err != nil {

@@ -47,7 +47,7 @@ func findImages(ctx context.Context, s Spec) (Images, error) {
 func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Writer) (Images, error) {
 	kernel, err := s.findKernel(ctx, cache, progress)
 	if err != nil {
-		return Images{}, err
+		return Images{}, s.noKernel(err)
 	}
 	made := Images{Modules: kernel.Modules}
 	if made.Modules != "" {
@@ -56,7 +56,7 @@ func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Wr
 		}
 	}
 	if made.Kernel, err = cache.Unpacked(ctx, kernel.Image, images.Unpack{Child: true}); err != nil {
-		return Images{}, err
+		return Images{}, s.noKernel(err)
 	}
 	made.Initramfs, err = makeInitramfs(ctx, cache, s, made.Modules)
 	return made, err
@@ -88,8 +88,8 @@ func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec, modules str
 			return "", err
 		}
 		if len(lacking) > 0 {
-			return "", fmt.Errorf("the kernel has no %s, neither built in nor as a module in %s%s: guests need that to see files; "+
-				"take another kernel, such as debian:6.12 (kernels made for clouds lack 9P)", strings.Join(lacking, ", "), modules, images.LacksBuiltin(modules))
+			return "", s.noKernel(fmt.Errorf("the kernel has no %s, neither built in nor as a module in %s%s: guests need that to see files; "+
+				"take another kernel, such as debian:6.12 (kernels made for clouds lack 9P)", strings.Join(lacking, ", "), modules, images.LacksBuiltin(modules)))
 		}
 	}
 	return cache.Initramfs(ctx, contents)

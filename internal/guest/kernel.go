@@ -25,7 +25,9 @@ const (
 var packaged = regexp.MustCompile(`^(?:(?:debian|ubuntu):)?(?:[0-9]+(?:\.[0-9]+)+(?:-[a-z][a-z0-9]*)?|linux-image-[a-z0-9.+~-]+)(?:@[a-z][a-z0-9-]*)?$`)
 
 // validateKernel reports a kernel that can't be there.
-func (s Spec) validateKernel() error {
+func (s Spec) validateKernel() error { return s.noKernel(s.lookForKernel()) }
+
+func (s Spec) lookForKernel() error {
 	if s.Kernel == "" || s.Kernel == KernelDefault || s.Kernel == KernelHost || packaged.MatchString(s.Kernel) {
 		return nil
 	}
