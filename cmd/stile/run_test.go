@@ -87,24 +87,6 @@ func TestCheckOutput(t *testing.T) {
 	}
 }
 
-func TestSplitTestArgs(t *testing.T) {
-	c := newTestCommand()
-	c.InitDefaultHelpFlag()
-	for _, test := range []struct {
-		args string
-		own  int
-	}{
-		{"", 0}, {"./...", 0}, {"-v ./...", 0}, {"--help", 0}, {"--cpus 2 --help", 2}, {"--cpus=2 -run X --kernel", 1},
-		{"--memory 1G --kernel 6.12 -mod=mod .", 4}, {"--cpus", 1},
-	} {
-		args := strings.Fields(test.args)
-		own, rest := splitTestArgs(c.Flags(), args)
-		if len(own) != test.own || !slices.Equal(append(slices.Clone(own), rest...), args) {
-			t.Errorf("%q: %q and %q", test.args, own, rest)
-		}
-	}
-}
-
 // silent wraps an error and says no more.
 type silent struct{ error }
 

@@ -24,7 +24,7 @@ type testFlags struct {
 	where  guest.Anywhere
 }
 
-// add has no short flags: -c, -mod and others are go test's.
+// add has no short flags, which pflag would see in -mod and others of go test's; testShorts are handled apart.
 func (f *testFlags) add(fs *pflag.FlagSet) {
 	fs.SetInterspersed(false) // the rest is for go test, or the test binary
 	fs.SetNormalizeFunc(normalizeFlag)
@@ -37,6 +37,10 @@ func (f *testFlags) add(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready after this `TIME`")
 	fs.StringVar(&f.spec.OnOops, "on-oops", "", onOopsUsage)
 	fs.StringArrayVar(&f.spec.Nets, "net", nil, netUsage)
+	fs.BoolVar(&f.spec.HugePages, "hugepages", false, "take guest RAM from the host's pool of 2 MiB pages")
+	fs.BoolVar(&f.spec.Balloon, "balloon", false, "let the guest give memory back that it has free")
+	addFolderFlags(fs, &f.spec.Folders)
+	addDiskFlag(fs, &f.spec.Disks)
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
 	fs.StringVar(&f.where.On, "on", "auto", "`PLACE` to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
 	fs.StringVar(&f.where.Lab.Topology, "topology", "", "the lab's devices: a `TOPOLOGY`, see stile lab (default: none; all with --device)")
@@ -58,6 +62,10 @@ func (f *testFlags) arguments(fs *pflag.FlagSet) ([]string, error) {
 	}
 	var args []string
 	fs.Visit(func(flag *pflag.Flag) {
+		switch flag.Value.(type) {
+		case folderFlag, diskFlag:
+			return // below, in their order
+		}
 		values := []string{flag.Value.String()}
 		if list, ok := flag.Value.(pflag.SliceValue); ok {
 			values = list.GetSlice()
@@ -66,6 +74,12 @@ func (f *testFlags) arguments(fs *pflag.FlagSet) ([]string, error) {
 			args = append(args, "--"+flag.Name+"="+value)
 		}
 	})
+	for _, folder := range spec.Folders {
+		args = append(args, "--"+string(folder.Mode)+"="+folder.String())
+	}
+	for _, d := range spec.Disks {
+		args = append(args, "--disk="+guest.DiskText(d))
+	}
 	return args, nil
 }
 
@@ -77,7 +91,8 @@ package's folder; t.TempDir is in the guest's memory. Results, -v, -json, -run, 
 -timeout, -race, -bench, coverage, profiles and -artifacts are as without a VM; -fuzz is
 refused. Results are cached as without a VM too.
 
-stile's own flags come first and have two dashes; what follows is go test's.`
+stile's own flags come first, as those of stile run: --memory 1G, -m 1G; what follows is go test's. (-c is go
+test's where no number follows it.)`
 
 func newTestCommand() *cobra.Command {
 	f := &testFlags{memory: guest.DefaultMemory}
@@ -108,46 +123,13 @@ func newTestCommand() *cobra.Command {
 		if err := c.Flags().Parse(own); err != nil {
 			return c.FlagErrorFunc()(c, err)
 		}
-		if err := misspelt(c.Flags(), rest); err != nil {
+		run := newRunCommand()
+		if err := errors.Join(misspelt(c.Flags(), rest), misplaced(c.Flags(), run.Flags(), rest)); err != nil {
 			return err
 		}
 		return f.test(c.Flags(), rest)
 	}
 	return c
-}
-
-// splitTestArgs returns the flags of fs at the start of args, and the rest. Each of them takes a value, but for cobra's --help,
-// which is left to the rest.
-func splitTestArgs(fs *pflag.FlagSet, args []string) (own, rest []string) {
-	for i := 0; i < len(args); i++ {
-		flag, ok := strings.CutPrefix(args[i], "--")
-		name, _, hasValue := strings.Cut(flag, "=")
-		if !ok || name == "help" || fs.Lookup(name) == nil {
-			return args[:i], args[i:]
-		}
-		if !hasValue {
-			i++
-		}
-	}
-	return args, nil
-}
-
-// misspelt refuses a flag at the start of args, of which go test would say that there is no such one, where one of fs is
-// much like it.
-func misspelt(fs *pflag.FlagSet, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	flag, ok := strings.CutPrefix(args[0], "--")
-	name, _, _ := strings.Cut(flag, "=")
-	const alike = 3 // characters at the beginning; go test has flags that are shorter, or begin otherwise
-	var err error
-	fs.VisitAll(func(f *pflag.Flag) {
-		if ok && len(name) > alike && strings.HasPrefix(f.Name, name[:alike]) && editDistance(name, f.Name) <= 2 {
-			err = fmt.Errorf("unknown flag: --%s (did you mean --%s?); see stile test --help", name, f.Name)
-		}
-	})
-	return err
 }
 
 func newTestExecCommand() *cobra.Command {
