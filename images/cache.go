@@ -260,12 +260,12 @@ func (c *Cache) make(ctx context.Context, kind Kind, key string, create func() e
 }
 
 // remedy is for caches in which stile can't help itself.
-const remedy = "run `stile image prune`, or set " + EnvCache + " to another folder"
+const remedy = "run `stile image prune --all`, or set " + EnvCache + " to another folder"
 
 // explain adds a remedy to the errors of a file system that takes no more.
 func (c *Cache) explain(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: the disk of the cache %s is full: run `stile image prune`, or set %s to a folder on a larger disk",
+		return fmt.Errorf("%w: the disk of the cache %s is full: run `stile image prune --all`, or set %s to a folder on a larger disk",
 			err, c.dir, EnvCache)
 	}
 	return err

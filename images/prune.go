@@ -97,9 +97,8 @@ const (
 	recentUse = 10 * time.Minute
 )
 
-// Prune removes the entries that were not used for the given time, 0 for all, and
-// returns them. A machine that runs from one keeps its open file.
-func (c *Cache) Prune(ctx context.Context, unused time.Duration) ([]Entry, error) {
+// Unused returns the entries that were not used for the given time, 0 for all: what Prune removes.
+func (c *Cache) Unused(unused time.Duration) ([]Entry, error) {
 	var old []Entry
 	limit := time.Now().Add(-unused)
 	err := c.walk(func(e Entry) {
@@ -107,6 +106,13 @@ func (c *Cache) Prune(ctx context.Context, unused time.Duration) ([]Entry, error
 			old = append(old, e)
 		}
 	})
+	return old, err
+}
+
+// Prune removes the entries that were not used for the given time, 0 for all, and
+// returns them. A machine that runs from one keeps its open file.
+func (c *Cache) Prune(ctx context.Context, unused time.Duration) ([]Entry, error) {
+	old, err := c.Unused(unused)
 	if err != nil {
 		return nil, err
 	}

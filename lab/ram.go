@@ -162,7 +162,7 @@ func (s *Store) checkSpace(mem int64) error {
 		return nil
 	}
 	return fmt.Errorf("%w: a saved state takes %d MiB while it is made, and %s has %d MiB free: "+
-		"run `stile image prune`, or set %s to a folder on a larger disk", errNoSpace, (need+MiB-1)/MiB, s.dir, free/MiB, envCache)
+		"run `stile image prune --all`, or set %s to a folder on a larger disk", errNoSpace, (need+MiB-1)/MiB, s.dir, free/MiB, envCache)
 }
 
 // errNoSpace is in the error of checkSpace.

@@ -284,7 +284,7 @@ func examineCache() finding {
 	free := int64(st.Bavail) * st.Bsize
 	f.Detail = fmt.Sprintf("%s, %s free", cache.Dir(), roundSize(free))
 	if free < wanted {
-		f.State, f.Remedy = limited, "stile image prune, or set "+images.EnvCache+" to a larger disk"
+		f.State, f.Remedy = limited, "stile image prune --all, or set "+images.EnvCache+" to a larger disk"
 	}
 	return f
 }

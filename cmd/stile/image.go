@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -92,52 +91,4 @@ func roundSize(n int64) string {
 		return fmt.Sprintf("%dK", (n+1<<10-1)>>10)
 	}
 	return fmt.Sprintf("%dM", (n+1<<20-1)>>20)
-}
-
-func newImagePruneCommand() *cobra.Command {
-	var older time.Duration
-	c := &cobra.Command{
-		Use:     "prune",
-		Short:   "Remove from the cache what was not used lately",
-		Example: "  stile image prune --unused-for 720h",
-		Args:    noArguments,
-		RunE: func(c *cobra.Command, _ []string) error {
-			freed, err := prune(c.Context(), older)
-			fmt.Printf("freed %s\n", roundSize(freed))
-			return err
-		},
-	}
-	c.Flags().DurationVar(&older, "unused-for", 0, "keep what was used within this `TIME`, such as 720h (default: keep nothing but lab states in use)")
-	return c
-}
-
-func prune(ctx context.Context, older time.Duration) (int64, error) {
-	cache, err := images.Open("")
-	if err != nil {
-		return 0, err
-	}
-	removed, err := cache.Prune(ctx, older)
-	var freed int64
-	for _, e := range removed {
-		freed += e.Size
-	}
-	if err != nil {
-		return freed, err
-	}
-	store, err := openLabStore()
-	if err != nil {
-		return freed, err
-	}
-	keep := 0
-	states, err := store.List()
-	if err != nil {
-		return freed, err
-	}
-	for _, s := range states {
-		if older > 0 && time.Since(s.Used) < older {
-			keep++
-		}
-	}
-	more, err := store.Prune(ctx, keep)
-	return freed + more, err
 }

@@ -40,7 +40,7 @@ const (
 func (h *Hello) Validate() error {
 	if h.Version != Version {
 		return fmt.Errorf("the guest's agent speaks version %d of the protocol, this program version %d: "+
-			"its initramfs was built by another release; build it again (`stile image prune`)", h.Version, Version)
+			"its initramfs was built by another release; build it again (`stile image prune --all`)", h.Version, Version)
 	}
 	if len(h.Phases) > maxPhases || len(h.Warnings) > maxWarnings || len(h.Kernel) > maxText || len(h.Build) > maxText {
 		return fmt.Errorf("the agent's hello exceeds its bounds")

@@ -45,7 +45,7 @@ func ExplainFull(err error) error {
 	}
 	where := fmt.Sprintf("%d MiB are free on the file system at %s", free>>20, mount)
 	if openErr == nil && (path == cache.Dir() || strings.HasPrefix(path, cache.Dir()+"/")) {
-		where += fmt.Sprintf(", which holds stile's cache %s: make room there (stile image prune, stile lab prune), or name a folder on another disk in %s",
+		where += fmt.Sprintf(", which holds stile's cache %s: make room there (stile image prune --all, stile lab prune), or name a folder on another disk in %s",
 			cache.Dir(), images.EnvCache)
 	}
 	return &FullDiskError{err, where}
