@@ -98,7 +98,7 @@ func (f *runFlags) startFailed(ctx context.Context, g *guest.Guest, s *signals, 
 	var start *session.StartError
 	switch {
 	case errors.As(err, &start):
-		return outcome{status: start.ExitCode(), reason: "not-started", err: err}
+		return outcome{status: start.ExitCode(), reason: "not-started", err: explainStart(f.args, err)}
 	case ctx.Err() != nil && g.Ended() == nil:
 		return f.stopped(ctx, g, s)
 	}

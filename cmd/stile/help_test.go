@@ -24,7 +24,7 @@ func TestHelp(t *testing.T) {
 		if !c.Runnable() && c != root {
 			t.Errorf("%s: what it does not know is not refused", c.CommandPath())
 		}
-		if c.Runnable() && !c.HasSubCommands() && c.Example == "" && c.Name() != "help" {
+		if c.Runnable() && !c.HasSubCommands() && c.Example == "" {
 			t.Errorf("%s: no example", c.CommandPath())
 		}
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {

@@ -114,6 +114,8 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.Version = versionString()
+	root.SetVersionTemplate("stile {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w%s; see %s --help", plainValue(err), suggestFlag(c, err), c.CommandPath())
 	})
@@ -121,6 +123,7 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 	root.AddCommand(newTestCommand(), newTestExecCommand())
 	root.AddCommand(newDoctorCommand(), newLabCommand(), newImageCommand(), newVersionCommand(), newManCommand())
 	root.AddCommand(newDevicesCommand(), newBindCommand(), newUnbindCommand(), newMdevCommand())
+	addHelp(root)
 	groupOnly(root)
 	pointToHelp(root)
 	completeFlags(root)

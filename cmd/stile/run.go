@@ -161,8 +161,14 @@ func (f *runFlags) consoleMode() bool { return len(f.spec.Initramfs) > 0 && len(
 
 func (f *runFlags) run() error {
 	f.apply()
+	if err := f.checkShorts(); err != nil {
+		return f.fail(err)
+	}
 	if err := f.validate(); err != nil {
 		return f.fail(err)
+	}
+	if err := f.findCommand(); err != nil {
+		return f.finish(guest.Report{On: f.on, Reason: "not-started", Message: err.Error(), Status: exitNotFound}, err)
 	}
 	if !guest.Nested() { // where it was said outside
 		warnOfInitrds(os.Stderr, f.spec.Initramfs)

@@ -40,26 +40,48 @@ func findImages(ctx context.Context, s Spec) (Images, error) {
 	if err != nil {
 		return Images{}, err
 	}
-	return makeImages(ctx, cache, s, nil)
+	return makeImages(ctx, cache, s, os.Stderr)
 }
 
-// makeImages makes the images of s. progress, if not nil, gets a line when a kernel has to be fetched.
+// makeImages makes the images of s. progress, if not nil, gets a line when a step takes long.
 func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Writer) (Images, error) {
-	kernel, err := s.findKernel(ctx, cache, progress)
-	if err != nil {
-		return Images{}, s.noKernel(err)
-	}
-	made := Images{Modules: kernel.Modules}
-	if made.Modules != "" {
-		if made.Modules, err = cache.IndexedModules(ctx, kernel.Modules, release(kernel), Nested()); err != nil {
+	var kernel *distro.Kernel
+	made := Images{}
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"getting the kernel", func() (err error) {
+			kernel, err = s.findKernel(ctx, cache, progress)
+			return s.noKernel(err)
+		}},
+		{"preparing the kernel's modules", func() (err error) {
+			if kernel.Modules != "" {
+				made.Modules, err = cache.IndexedModules(ctx, kernel.Modules, release(kernel), Nested())
+			}
+			return err
+		}},
+		{"unpacking the kernel", func() (err error) {
+			made.Kernel, err = cache.Unpacked(ctx, kernel.Image, images.Unpack{Child: true})
+			return s.noKernel(err)
+		}},
+		{s.initramfsStep(), func() (err error) {
+			made.Initramfs, err = makeInitramfs(ctx, cache, s, made.Modules)
+			return err
+		}},
+	} {
+		if err := slowly(progress, step.what, step.do); err != nil {
 			return Images{}, err
 		}
 	}
-	if made.Kernel, err = cache.Unpacked(ctx, kernel.Image, images.Unpack{Child: true}); err != nil {
-		return Images{}, s.noKernel(err)
+	return made, nil
+}
+
+func (s Spec) initramfsStep() string {
+	if s.Root == RootURoot {
+		return "building the u-root userland and the initramfs; the first time that takes a minute or two"
 	}
-	made.Initramfs, err = makeInitramfs(ctx, cache, s, made.Modules)
-	return made, err
+	return "building the initramfs"
 }
 
 // release is the name that modprobe looks for modules by.

@@ -95,8 +95,11 @@ func labImage(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topolo
 	if err != nil {
 		return nil, "", err
 	}
-	bzImage, err := cache.DefaultKernel(ctx)
-	if err != nil {
+	var bzImage string
+	if err := slowly(progress, "getting the default kernel", func() (err error) {
+		bzImage, err = cache.DefaultKernel(ctx)
+		return err
+	}); err != nil {
 		return nil, "", err
 	}
 	unpacked, err := cache.Unpacked(ctx, bzImage, images.Unpack{Child: true})

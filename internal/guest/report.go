@@ -46,8 +46,10 @@ type Report struct {
 	// PeakRSS is the most memory that this process ever had resident, in bytes, guest
 	// RAM that was touched included.
 	PeakRSS uint64 `json:"peak_rss"`
-	// GuestRAM is what of the guest's RAM is resident at the end, in bytes, where Spec.CountRAM asks for it.
-	GuestRAM uint64 `json:"guest_ram,omitempty"`
+	// GuestRAM is how much RAM the guest has, GuestRAMResident what of it is resident on the host at the end, in bytes, where
+	// Spec.CountRAM asks for it.
+	GuestRAM         uint64 `json:"guest_ram,omitempty"`
+	GuestRAMResident uint64 `json:"guest_ram_resident,omitempty"`
 	// Passthrough is about devices of the host that the guest had.
 	Passthrough *vmm.Passthrough `json:"passthrough,omitempty"`
 }
@@ -81,8 +83,9 @@ func (r *Report) AddMachine(v *vmm.VM, s Spec, marks []vmm.Phase) {
 	for _, n := range stats.Exits {
 		r.ExitCount += n
 	}
+	r.GuestRAM = s.withDefaults().Memory
 	if s.CountRAM {
-		r.GuestRAM = v.ResidentRAM()
+		r.GuestRAMResident = v.ResidentRAM()
 	}
 	r.Passthrough = v.Passthrough()
 	r.Faults, r.FaultsLeftOut = v.Reports()

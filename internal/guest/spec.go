@@ -55,7 +55,7 @@ type Spec struct {
 	Verbose     bool          `json:"verbose,omitempty"`
 	BootTimeout time.Duration `json:"boot_timeout,omitempty"`
 	NoRNG       bool          `json:"no_rng,omitempty"`     // leave out virtio-rng
-	CountRAM    bool          `json:"count_ram,omitempty"`  // for Report.GuestRAM, which takes time with much RAM
+	CountRAM    bool          `json:"count_ram,omitempty"`  // for Report.GuestRAMResident, which takes time with much RAM
 	OnOops      string        `json:"on_oops,omitempty"`    // as vmm.ParseReports takes it; "" has the defaults
 	KeepGoing   bool          `json:"keep_going,omitempty"` // leave a guest that panics or hangs to a debugger
 	PowerOff    bool          `json:"power_off,omitempty"`  // ask the guest to power off at its end; see keeps

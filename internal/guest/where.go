@@ -32,7 +32,10 @@ func Choose(on string) (place Place, notice string, err error) {
 	}
 	switch on {
 	case "host":
-		return OnHost, "", nil
+		if Nested() {
+			return OnHost, "", nil
+		}
+		return OnHost, doubts(Speed()), nil
 	case "lab":
 		return InLab, "", nil
 	}
@@ -40,6 +43,14 @@ func Choose(on string) (place Place, notice string, err error) {
 		return OnHost, "", nil
 	}
 	return choose(Speed())
+}
+
+// doubts returns what the user, who asked for this host's KVM, should know of it beforehand: that Linux guests won't come up on it.
+func doubts(speed kvm.Speed, err error) string {
+	if err != nil || speed.RunsLinux() {
+		return "" // the VM tells what is wrong
+	}
+	return "KVM here " + speed.String() + ", so Linux guests are not expected to come up on it: --on lab runs them in a nested host under emulation"
 }
 
 // choose decides by what Speed returned. Only a KVM that is missing, or too slow for Linux,

@@ -12,6 +12,15 @@ import (
 	"github.com/stile-vmm/stile/kvm"
 )
 
+func TestDoubts(t *testing.T) {
+	if text := doubts(kvm.Speed{Emulating: true, NanosPerInstruction: 700}, nil); !strings.Contains(text, "--on lab") {
+		t.Errorf("of a KVM that emulates: %q", text)
+	}
+	if text := doubts(kvm.Speed{NanosPerInstruction: 1}, nil) + doubts(kvm.Speed{}, syscall.EBUSY); text != "" {
+		t.Errorf("of others: %q", text)
+	}
+}
+
 // TestPlaceFollowsProbe: what is not known of a KVM never leads to the lab, and nothing surprising happens
 // in silence.
 func TestPlaceFollowsProbe(t *testing.T) {
