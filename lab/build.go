@@ -82,6 +82,10 @@ func again(may bool, err error) error {
 	if err = limit.Explain(err); err == nil || !may || errors.As(err, new(*limit.Error)) {
 		return err
 	}
+	// Of what failed inside the machine there are words only.
+	if said := limit.Said(err.Error()); said != "" {
+		return &limit.Error{Err: err, Limit: said}
+	}
 	return &againError{err}
 }
 

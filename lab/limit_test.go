@@ -13,6 +13,17 @@ import (
 )
 
 // TestLimits: what no other state changes touches none, and is said once.
+// TestPassingLack: a machine that lacked memory for a moment has a good state.
+func TestPassingLack(t *testing.T) {
+	err := again(true, errors.New("set up the guest: mount 9p: cannot allocate memory"))
+	if !errors.As(err, new(*limit.Error)) || errors.As(err, new(*againError)) {
+		t.Errorf("%v is tried again with another state", err)
+	}
+	if err := again(true, errors.New("bad magic")); !errors.As(err, new(*againError)) {
+		t.Errorf("%v is not tried again", err)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	image, err := testImage(t.Context())
 	if err != nil {

@@ -45,6 +45,11 @@ func run(args []string) int {
 	if errors.As(err, &status) {
 		return status.code
 	}
+	if errors.As(err, new(flagError)) {
+		if all := allFaults(args); all != nil {
+			err = all
+		}
+	}
 	for _, line := range messages(guest.ExplainFull(err)) {
 		fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
 	}
@@ -60,23 +65,31 @@ func plainValue(err error) error {
 	if !errors.As(err, &value) {
 		return err
 	}
-	name, text := value.GetFlag().Name, value.GetValue()
-	cause := errors.Unwrap(value)
+	return plainFault(value.GetFlag(), value.GetValue(), errors.Unwrap(value))
+}
+
+// plainFault is plainValue for a flag that does not take text, because of cause.
+func plainFault(flag *pflag.Flag, text string, cause error) error {
+	name := flag.Name
 	if cause != nil && strings.HasPrefix(cause.Error(), "--"+name) {
 		return cause // says all
 	}
-	switch kind := value.GetFlag().Value.Type(); {
+	switch kind := flag.Value.Type(); {
 	case kind == "duration":
 		return fmt.Errorf("--%s %q: not a time with its unit, such as 90s, 5m or 1h30m", name, text)
-	case errors.As(err, new(*strconv.NumError)) && kind == "bool":
+	case errors.As(cause, new(*strconv.NumError)) && kind == "bool":
 		return fmt.Errorf("--%s=%s: must be true or false", name, text)
-	case errors.As(err, new(*strconv.NumError)):
+	case errors.As(cause, new(*strconv.NumError)):
 		return fmt.Errorf("--%s %q: not a number", name, text)
-	}
-	if cause == nil {
-		return err
+	case cause == nil:
+		return fmt.Errorf("--%s %q is not possible", name, text)
 	}
 	return fmt.Errorf("--%s: %w", name, cause)
+}
+
+// pointTo adds to err where the right flags are told.
+func pointTo(c *cobra.Command, err error) error {
+	return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
 }
 
 // messages splits joined errors into one line each. An error that wraps several and has words of its own is one.
@@ -117,7 +130,7 @@ QEMU's emulation ("the lab"), which stile boots once and then resumes.`,
 	root.Version = versionString()
 	root.SetVersionTemplate("stile {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w%s; see %s --help", plainValue(err), suggestFlag(c, err), c.CommandPath())
+		return flagError{pointTo(c, fmt.Errorf("%w%s", plainValue(err), suggestFlag(c, err)))}
 	})
 	root.AddCommand(newRunCommand(), newPsCommand(), newCtlCommand(), newConsoleCommand(), newLogsCommand())
 	root.AddCommand(newTestCommand(), newTestExecCommand())

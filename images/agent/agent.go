@@ -72,6 +72,9 @@ func (g *guest) start() (*port, error) {
 	if err := upLoopback(); err != nil {
 		g.warn("bring up the loopback interface: %v", err)
 	}
+	if err := g.checkDrivers("/sys/bus"); err != nil {
+		return nil, err
+	}
 	p, err := openPort(g)
 	if err != nil {
 		return nil, err

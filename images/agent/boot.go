@@ -87,6 +87,9 @@ func (g *guest) loadModules() {
 		}
 		if err := loadModule(path, moduleParams(string(cmdline), path)); err != nil && !errors.Is(err, unix.EEXIST) {
 			g.warn("load module %s: %v", path, err)
+			g.modules.failed(path, err)
+		} else {
+			g.modules.loaded++
 		}
 		os.Remove(path)
 	}

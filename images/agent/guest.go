@@ -15,6 +15,7 @@ import (
 type guest struct {
 	phases   []agentproto.Phase
 	warnings []string
+	modules  moduleCount
 	mounted  []string // what setup mounted, in order, as seen from the current root
 }
 

@@ -18,7 +18,9 @@ import (
 const layers = "/.stile"
 
 // setup implements machine.
-func (g *guest) setup(s *agentproto.Setup) error {
+func (g *guest) setup(s *agentproto.Setup) error { return g.blameModules(g.makeReady(s)) }
+
+func (g *guest) makeReady(s *agentproto.Setup) error {
 	if s.UnixNano != 0 {
 		ts := unix.NsecToTimespec(s.UnixNano)
 		if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
@@ -103,6 +105,11 @@ func mountAt(m *agentproto.Mount, target, scratch string) error {
 	if err := copyOwner(lower, upper); err != nil {
 		return err
 	}
+	for _, point := range m.Points {
+		if err := makePoint(lower, upper, point); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
 	}
@@ -114,6 +121,23 @@ func mountAt(m *agentproto.Mount, target, scratch string) error {
 	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,xino=off", lower, upper, work)
 	if err := unix.Mount("overlay", target, "overlay", flags, data); err != nil {
 		return missing("overlay", err)
+	}
+	return nil
+}
+
+// makePoint makes a folder of the upper layer and those above it, like those that the lower one has.
+func makePoint(lower, upper, point string) error {
+	above := ""
+	for name := range strings.SplitSeq(point, "/") {
+		above = filepath.Join(above, name)
+		if err := os.Mkdir(filepath.Join(upper, above), 0o755); errors.Is(err, fs.ErrExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if err := copyOwner(filepath.Join(lower, above), filepath.Join(upper, above)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -173,7 +197,7 @@ func missing(fstype string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("this kernel has no %s: boot one that has it, or put its module into the initramfs: %w", fstype, err)
+		return fmt.Errorf("this kernel has no %s, neither built in nor as a module that was given: boot one that has it, or name the folder of its modules with --modules: %w", fstype, err)
 	}
 	return fmt.Errorf("mount %s: %w", fstype, err)
 }
@@ -200,7 +224,22 @@ func mountBlock(m *agentproto.Mount, target string, flags uintptr) error {
 			return err
 		}
 	}
+	if parts := partitions("/sys/class/block", m.Source); len(parts) > 0 {
+		return fmt.Errorf("%s has a partition table (%s), and no file system of its own: --root takes the image of one file system; "+
+			"give the image with --disk and mount a partition, or copy the partition's image out (losetup -P, dd)", m.Source, strings.Join(parts, ", "))
+	}
 	return fmt.Errorf("%s has no file system that this kernel knows", m.Source)
+}
+
+// partitions returns the names of a block device's partitions, which are folders of the device's below dir, /sys/class/block.
+func partitions(dir, device string) []string {
+	disk := filepath.Base(device)
+	found, _ := filepath.Glob(filepath.Join(dir, disk, disk+"*", "partition"))
+	names := make([]string, 0, len(found))
+	for _, path := range found {
+		names = append(names, filepath.Base(filepath.Dir(path)))
+	}
+	return names
 }
 
 // makeTarget makes the folder to mount on, unless something is there. Where the

@@ -136,6 +136,8 @@ type Mount struct {
 	ReadOnly bool `json:"ro,omitempty"`
 	// Overlay mounts read-only and lays a copy-on-write layer in memory over it.
 	Overlay bool `json:"overlay,omitempty"`
+	// Points are paths below Target, for an Overlay that is also ReadOnly: folders that are made in it, for other mounts.
+	Points []string `json:"points,omitempty"`
 	// Options are added to the agent's own, separated by commas, and win over them.
 	Options string `json:"options,omitempty"`
 }
@@ -179,6 +181,11 @@ func (m *Mount) check(what string) error {
 		}
 	default:
 		return fmt.Errorf("%s has unknown kind %q", what, m.Kind)
+	}
+	for _, point := range m.Points {
+		if !filepath.IsLocal(point) {
+			return fmt.Errorf("%s %q: the place %q for a mount is not below it", what, m.Target, point)
+		}
 	}
 	return errors.Join(checkText("source", m.Source), checkText("target", m.Target),
 		checkText("file system", m.FSType), checkText("options", m.Options))

@@ -155,7 +155,32 @@ func (s Spec) folderMounts() []agentproto.Mount {
 	slices.SortStableFunc(mounts, func(a, b agentproto.Mount) int {
 		return strings.Count(a.Target, "/") - strings.Count(b.Target, "/")
 	})
+	for i := range mounts {
+		if mounts[i].ReadOnly {
+			s.makePoints(&mounts[i], mounts[i+1:])
+		}
+	}
 	return mounts
+}
+
+// makePoints makes room in m, which can't be written, for mounts below it whose places the host's folder lacks: in an overlay that can't be
+// written either.
+func (s Spec) makePoints(m *agentproto.Mount, others []agentproto.Mount) {
+	host := ""
+	for _, f := range s.Folders {
+		if f.target() == m.Target {
+			host = f.Host
+		}
+	}
+	for _, other := range others {
+		below, ok := strings.CutPrefix(other.Target, m.Target+"/")
+		if !ok {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(host, below)); errors.Is(err, fs.ErrNotExist) {
+			m.Overlay, m.Points = true, append(m.Points, below)
+		}
+	}
 }
 
 // writtenFolders returns the paths of folders that the guest may change on the host.

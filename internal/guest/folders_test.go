@@ -3,6 +3,7 @@ package guest
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,5 +91,26 @@ func TestShareOwner(t *testing.T) {
 	t.Setenv(envOwner, "me")
 	if got, err := shareOwner(); err == nil {
 		t.Errorf("accepted as %v", got)
+	}
+}
+
+// TestMountPoints: a folder that can't be written has the places of others in it.
+func TestMountPoints(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "there"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := Spec{Folders: []Folder{
+		{Mode: FolderRW, Host: dir, Guest: "/a/new/deep"}, {Mode: FolderRO, Host: dir, Guest: "/a"}, {Mode: FolderRW, Host: dir, Guest: "/a/there"},
+		{Mode: FolderRO, Host: dir, Guest: "/ab"}, {Mode: FolderCOW, Host: dir, Guest: "/a/copy"},
+	}}
+	for _, m := range s.folderMounts() {
+		want := []string(nil)
+		if m.Target == "/a" {
+			want = []string{"copy", "new/deep"}
+		}
+		if !slices.Equal(m.Points, want) || m.Target == "/a" && (!m.Overlay || !m.ReadOnly) {
+			t.Errorf("%+v, want places %q", m, want)
+		}
 	}
 }

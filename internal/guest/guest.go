@@ -184,7 +184,7 @@ func (g *Guest) connect(ctx context.Context) error {
 	go func() {
 		select {
 		case <-g.ran:
-			lost(&DiedError{g.result})
+			lost(g.gaveUp())
 		case <-ctx.Done():
 		}
 	}()
@@ -223,7 +223,7 @@ func (g *Guest) died(err error) error {
 		if ended := g.control.Ended(); ended != nil {
 			return ended
 		}
-		return &DiedError{g.result}
+		return g.gaveUp()
 	case <-time.After(diedGrace):
 		return fmt.Errorf("%w, %w", err, errRunsOn)
 	}

@@ -158,6 +158,9 @@ func (h *Host) Resolve(name string) (BDF, error) {
 	if !ok {
 		b, ok = parseBDF("0000:" + base)
 	}
+	if !ok && isUUID(strings.ToLower(base)) {
+		return BDF{}, fmt.Errorf("no mediated device %s on this host; see stile mdev list", base)
+	}
 	if !ok {
 		_, err := ParseBDF(name)
 		return BDF{}, err

@@ -357,6 +357,9 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, b, err)
 		}
 	}
+	if _, err := h.Resolve("AAAAAAAA-bbbb-cccc-dddd-eeeeeeeeeeee"); err == nil || !strings.Contains(err.Error(), "no mediated device AAAAAAAA-") {
+		t.Errorf("of a UUID: %v", err)
+	}
 	for _, name := range []string{"", "1:0.0", "0000:02:00.0", "e1000e", "/etc/passwd"} {
 		if b, err := h.Resolve(name); err == nil {
 			t.Errorf("%s: %v, want an error", name, b)

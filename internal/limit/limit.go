@@ -54,11 +54,11 @@ func Explain(err error) error {
 	return err
 }
 
-// Said returns the limit that a program's messages name by the C library's words for errors in English, "" for none.
+// Said returns the limit that a program's messages name by the C library's words for errors in English, or by Go's, "" for none.
 func Said(lines ...string) string {
 	for _, line := range lines {
 		for _, known := range words {
-			if strings.Contains(line, known.text) {
+			if strings.Contains(strings.ToLower(line), strings.ToLower(known.text)) {
 				return ofErrno(known.errno)
 			}
 		}
