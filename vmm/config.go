@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -141,9 +143,10 @@ func (c *Config) Validate() error {
 	}
 	switch {
 	case c.Memory < MinMemory:
-		fault("memory of %s is too small: at least %s", Bytes(c.Memory), Bytes(MinMemory))
+		fault("memory of %s is too small: --memory takes %s at least", Bytes(c.Memory), Bytes(MinMemory))
 	case c.Memory%memoryAlign != 0:
-		fault("memory of %d bytes is not a multiple of %s", c.Memory, Bytes(memoryAlign))
+		below := c.Memory / memoryAlign * memoryAlign
+		fault("memory of %s is not a multiple of %s: --memory takes %s or %s", Bytes(c.Memory), Bytes(memoryAlign), Bytes(below), Bytes(below+memoryAlign))
 	}
 	if c.AgentPort && c.NoConsole {
 		fault("the agent's port is one of the virtio-console that is left out")
@@ -212,10 +215,10 @@ func CheckHostMemory(size uint64) error {
 	case size <= limit.Bytes:
 		return nil
 	case limit.Group == "":
-		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller -m", ErrConfig, Bytes(size), Bytes(limit.Bytes))
+		return fmt.Errorf("%w: memory of %s is more than the host's %s; use a smaller --memory", ErrConfig, Bytes(size), Bytes(limit.Bytes).Round())
 	}
-	return fmt.Errorf("%w: memory of %s is more than the %s that the control group %s allows (%s); use a smaller -m or raise the limit",
-		ErrConfig, Bytes(size), Bytes(limit.Bytes), limit.Group, limit.File)
+	return fmt.Errorf("%w: memory of %s is more than the %s that the control group %s allows (%s); use a smaller --memory or raise the limit",
+		ErrConfig, Bytes(size), Bytes(limit.Bytes).Round(), limit.Group, limit.File)
 }
 
 // memory makes the guest's RAM.
@@ -238,6 +241,16 @@ func (c *Config) cpus() int { return max(c.CPUs, 1) }
 
 // Bytes is a size that prints with the largest binary unit that divides it.
 type Bytes uint64
+
+// Round returns about as much, rounded down to a tenth of a unit: "23.4G".
+func (b Bytes) Round() string {
+	const units = "KMGTPE"
+	value, unit := float64(b)/1024, 0
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", math.Floor(value*10)/10), ".0") + units[unit:unit+1]
+}
 
 func (b Bytes) String() string {
 	if b == 0 {

@@ -230,7 +230,7 @@ func PlaceRAM(size uint64, usable []vfio.Range) ([]layout.Range, error) {
 	}
 	ranges, rest := layout.RAMWithin(size, areas)
 	if rest > 0 {
-		return nil, fmt.Errorf("%w: of %s of RAM, %s find no place that the devices' IOMMU can translate (%v); use a smaller -m",
+		return nil, fmt.Errorf("%w: of %s of RAM, %s find no place that the devices' IOMMU can translate (%v); use a smaller --memory",
 			ErrConfig, Bytes(size), Bytes(rest), usable)
 	}
 	return ranges, nil

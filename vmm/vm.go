@@ -203,7 +203,7 @@ func (v *VM) checkWindow(system *kvm.System, total uint64) error {
 		return err
 	}
 	if width := kvm.PhysicalBits(entries); v.window.End() > 1<<width {
-		return fmt.Errorf("%w: the devices' 64-bit BARs end at %#x, and the CPU addresses %d bits: %s; use a smaller -m or fewer devices",
+		return fmt.Errorf("%w: the devices' 64-bit BARs end at %#x, and the CPU addresses %d bits: %s; use a smaller --memory or fewer devices",
 			ErrConfig, v.window.End(), width, v.host.describe())
 	}
 	return nil

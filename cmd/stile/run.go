@@ -209,6 +209,9 @@ func (f *runFlags) validate() error {
 		checkOutput("--console-log", f.consoleLog), checkOutput("--json", f.json),
 	}
 	faults = append(faults, checkExitCodes(f.exitCodes))
+	if !f.consoleMode() {
+		faults = append(faults, f.spec.ValidateAgent())
+	}
 	if f.timeout < 0 {
 		faults = append(faults, fmt.Errorf("timeout of %v is negative", f.timeout))
 	}
@@ -324,6 +327,9 @@ func (f *runFlags) runCommand() error {
 		if oom := g.OutOfMemory(); oom != nil {
 			report.Status, report.Reason, outcome.err = guest.ExitStatus(oom), failure(oom), g.WithLog(oom)
 		}
+	}
+	if hint := f.lackHint(report.Status); hint != "" && (report.Reason == "exit" || report.Reason == "not-started") {
+		notice(hint)
 	}
 	if err = errors.Join(outcome.err, err); err != nil {
 		report.Message = err.Error()

@@ -154,7 +154,7 @@ it did not boot in time, 125 if stile failed.`,
 // validate reports every fault of stile's own flags.
 func (f *testFlags) validate() error {
 	f.spec.Memory = uint64(f.memory)
-	return errors.Join(f.spec.Validate(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.where.On))
+	return errors.Join(f.spec.Validate(), f.spec.ValidateAgent(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.where.On))
 }
 
 // test becomes go test.

@@ -50,7 +50,7 @@ type Running struct {
 // Start boots s where o says and returns when its agent is ready for commands. ctx bounds the start only; the
 // caller closes the guest. An *UnavailableError says that this machine can run none.
 func Start(ctx context.Context, s Spec, o Anywhere) (*Running, error) {
-	if err := errors.Join(s.Validate(), CheckPlace(o.On)); err != nil {
+	if err := errors.Join(s.Validate(), s.ValidateAgent(), CheckPlace(o.On)); err != nil {
 		return nil, err
 	}
 	place, notice, err := Choose(o.On)
@@ -172,7 +172,7 @@ func (g *LabGuest) WaitError(err error) error {
 	select {
 	case <-g.ended:
 	case <-time.After(diedGrace * nestedFactor):
-		return fmt.Errorf("%w, %w", err, errRunsOn)
+		return fmt.Errorf("%w, %w%s", err, errRunsOn, lostAdvice)
 	}
 	if ended := g.control.Ended(); ended != nil {
 		return ended

@@ -126,6 +126,7 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) (Report, er
 	go func() {
 		defer close(g.ran)
 		g.result, g.runErr = g.vm.Run(run)
+		g.result.Detail = withSymbols(made.Symbols, g.result.Detail)
 	}()
 	if err := g.connect(ctx); err != nil {
 		g.stop()
@@ -225,12 +226,16 @@ func (g *Guest) died(err error) error {
 		}
 		return g.gaveUp()
 	case <-time.After(diedGrace):
-		return fmt.Errorf("%w, %w", err, errRunsOn)
+		return fmt.Errorf("%w, %w%s", err, errRunsOn, lostAdvice)
 	}
 }
 
 // errRunsOn is in the error of an agent that was lost for no reason to be found.
 var errRunsOn = errors.New("but its machine runs on")
+
+// lostAdvice says what ends an agent and not its machine.
+const lostAdvice = "; after kexec, or when the driver of its device is unbound, there is no agent any more: boot another kernel by -k, " +
+	"or by -i without a command"
 
 // quietLevel is the console's level once the guest is up: warnings, and all that is worse.
 const quietLevel = 5

@@ -25,6 +25,8 @@ type Images struct {
 	Initramfs string `json:"initramfs"`
 	// Modules is a lib/modules/RELEASE folder of this host that the guest is to see, "" for none.
 	Modules string `json:"modules,omitempty"`
+	// Symbols is the file with the kernel's symbols, see symbolsOf.
+	Symbols string `json:"symbols,omitempty"`
 }
 
 // findImages makes the images of s, or takes those that were made outside the nested host.
@@ -53,6 +55,9 @@ func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Wr
 	}{
 		{"getting the kernel", func() (err error) {
 			kernel, err = s.findKernel(ctx, cache, progress)
+			if err == nil {
+				made.Symbols = symbolsOf(kernel)
+			}
 			return s.noKernel(err)
 		}},
 		{"preparing the kernel's modules", func() (err error) {

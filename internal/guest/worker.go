@@ -53,7 +53,7 @@ func worker(text string) int {
 func runWorker(s Spec) (vmm.Result, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	cfg, _, err := machine(ctx, s, os.Stderr)
+	cfg, made, err := machine(ctx, s, os.Stderr)
 	if err != nil {
 		return vmm.Result{}, err
 	}
@@ -76,6 +76,7 @@ func runWorker(s Spec) (vmm.Result, error) {
 		cancel() // who wanted the VM is gone
 	}()
 	result, err := vm.Run(ctx)
+	result.Detail = withSymbols(made.Symbols, result.Detail)
 	return result, errors.Join(err, vm.Close(), claim.Release())
 }
 
