@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -74,49 +73,6 @@ func (k Kind) keep() int {
 		return 8
 	}
 	return 16
-}
-
-// Open opens the cache in dir; when dir is empty, in the folder that EnvCache names, or else the user's
-// cache folder, or, where that can't be written, one for temporary files.
-func Open(dir string) (*Cache, error) {
-	if dir == "" {
-		dir = os.Getenv(EnvCache)
-	}
-	if dir != "" {
-		c := &Cache{dir: dir}
-		if err := c.prepare(); err != nil {
-			return nil, fmt.Errorf("cache: %w (%s names another folder)", err, EnvCache)
-		}
-		return c, nil
-	}
-	if user, err := os.UserCacheDir(); err == nil {
-		c := &Cache{dir: filepath.Join(user, "stile")}
-		if c.prepare() == nil {
-			return c, nil
-		}
-	}
-	return openTemporary()
-}
-
-// openTemporary opens a cache in the folder for temporary files, where others may
-// have put anything: it has to be ours alone.
-func openTemporary() (*Cache, error) {
-	uid := os.Getuid()
-	c := &Cache{dir: filepath.Join(os.TempDir(), "stile-"+strconv.Itoa(uid))}
-	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(c.dir, &st); err != nil {
-		return nil, fmt.Errorf("cache %s: %w", c.dir, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != uid || st.Mode&0o022 != 0 {
-		return nil, fmt.Errorf("cache: %s belongs to somebody else: set %s to a folder of yours", c.dir, EnvCache)
-	}
-	if err := c.prepare(); err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
-	return c, nil
 }
 
 // prepare makes the folders and checks that they can be written.
@@ -344,6 +300,12 @@ func (c *Cache) publish(kind Kind, key, path string, rename func() error) error 
 		return fmt.Errorf("cache %s: %w", c.path(kind, key), err)
 	}
 	return nil
+}
+
+// Scratch makes a folder for temporary files of a kind's builds, which only those can change who can change the cache. The
+// caller removes it; what a killed process leaves is swept.
+func (c *Cache) Scratch(kind Kind) (string, error) {
+	return os.MkdirTemp(filepath.Join(c.dir, string(kind)), ".build-")
 }
 
 // syncFolder has the file system write what it holds back, so that a crash leaves no folder

@@ -142,31 +142,6 @@ func TestListAndPrune(t *testing.T) {
 	}
 }
 
-func TestOpen(t *testing.T) {
-	home, tmp := t.TempDir(), t.TempDir()
-	t.Setenv("XDG_CACHE_HOME", home)
-	t.Setenv("TMPDIR", tmp)
-	t.Setenv(EnvCache, "")
-	if c, err := Open(""); err != nil || c.Dir() != filepath.Join(home, "stile") {
-		t.Errorf("Open: %v, %v", c, err)
-	}
-	t.Setenv("XDG_CACHE_HOME", writeFile(t, filepath.Join(tmp, "file"), nil)) // can't be a folder
-	c, err := Open("")
-	if err != nil || filepath.Dir(c.Dir()) != tmp {
-		t.Fatalf("Open without a cache folder: %v, %v", c, err)
-	}
-	if err := os.Chmod(c.Dir(), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(""); err == nil {
-		t.Error("opened a folder that anybody can write")
-	}
-	t.Setenv(EnvCache, filepath.Join(home, "mine"))
-	if c, err := Open(""); err != nil || c.Dir() != filepath.Join(home, "mine") {
-		t.Errorf("Open: %v, %v", c, err)
-	}
-}
-
 func TestHashFile(t *testing.T) {
 	c := openTest(t)
 	path := writeFile(t, filepath.Join(t.TempDir(), "file"), []byte("abc"))

@@ -54,7 +54,7 @@ func (c *Cache) tryLock(kind Kind, key string) (unlock func(), err error) {
 // lockFile locks the file that has the name when the lock is had: another holder removes it with its lock.
 func lockFile(name string, how int) (unlock func(), err error) {
 	for {
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, unix.EISDIR) && os.RemoveAll(name) == nil {
 			continue // nothing of ours is a folder here
 		}

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/sumdb/dirhash"
+
+	"github.com/stile-vmm/stile/internal/trust"
 )
 
 const (
@@ -34,7 +36,7 @@ var (
 
 // download gets a module through the proxies that GOPROXY names, checks it, and writes one of its files to w.
 func download(ctx context.Context, p pin, file string, w io.Writer) error {
-	archive, err := os.CreateTemp("", "stile-module-*.zip")
+	archive, err := os.CreateTemp(trust.TempDir(), "stile-module-*.zip")
 	if err != nil {
 		return err
 	}

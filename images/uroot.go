@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/stile-vmm/stile/internal/child"
+	"github.com/stile-vmm/stile/internal/trust"
 )
 
 // u-root's userland is built by u-root's own command, from its own module with the
@@ -44,7 +45,7 @@ func buildURoot(ctx context.Context, w *os.File) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp("", "stile-u-root-*")
+	tmp, err := os.MkdirTemp(trust.TempDir(), "stile-u-root-*")
 	if err != nil {
 		return err
 	}

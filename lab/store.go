@@ -227,7 +227,7 @@ func (s *Store) load(key string) (*saved, error) {
 // if not nil, is called once when there is one.
 func (s *Store) lock(ctx context.Context, waiting func()) (*os.File, error) {
 	path := filepath.Join(s.dir, lockName)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("write to the lab's cache: %w", err)
 	}

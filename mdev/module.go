@@ -38,7 +38,8 @@ type Module struct {
 	Headers []string
 	// Fetch returns such a folder from elsewhere, where none of Headers is there. It may be nil.
 	Fetch func(ctx context.Context) (string, error)
-	// Cache keeps what was built. Others are only looked into.
+	// Cache keeps what was built, and has the build's temporary files. Others are only looked into: what is found there gets
+	// loaded into the kernel.
 	Cache  *images.Cache
 	Others []*images.Cache
 	// Progress is told in a few words what is being done. It may be nil.
@@ -148,7 +149,7 @@ func (m *Module) build(ctx context.Context, to *os.File) error {
 		return fmt.Errorf("the headers of kernel %s (%s) are for %s, which is not here: install the package %[3]s; "+
 			"a kernel from another suite of the distribution needs that suite's compiler", m.Release, headers, compiler)
 	}
-	dir, err := os.MkdirTemp("", "stile-module-")
+	dir, err := m.Cache.Scratch(images.KindModule)
 	if err != nil {
 		return err
 	}
@@ -219,8 +220,8 @@ const drainTime = 5 * time.Second
 // MAKEFLAGS.
 func makeModule(ctx context.Context, dir, headers string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "make", "-C", dir, "KDIR="+headers, "modules")
-	cmd.Env = []string{"LC_ALL=C"}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
+	cmd.Env = []string{"LC_ALL=C", "TMPDIR=" + dir}
+	for _, name := range []string{"PATH", "HOME"} {
 		if value, ok := os.LookupEnv(name); ok {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}

@@ -76,6 +76,10 @@ func TestBuildModule(t *testing.T) {
 	}
 	calls, _ := os.ReadFile(filepath.Join(home, "calls"))
 	env, _ := os.ReadFile(filepath.Join(home, "env"))
+	built := "-C " + cache.Dir() + "/" // not in a folder for temporary files, which the environment may name
+	if strings.Count(string(calls), built) != 2 || !strings.Contains(string(env), "TMPDIR="+cache.Dir()+"/") {
+		t.Errorf("built outside of the cache: %s\n%s", calls, env)
+	}
 	if strings.Count(string(calls), "\n") != 2 || len(told) != 2 || strings.Contains(string(env), "of-another-build") {
 		t.Errorf("calls %q, told %q, environment:\n%s", calls, told, env)
 	}

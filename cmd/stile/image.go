@@ -27,7 +27,8 @@ func newImageCommand() *cobra.Command {
 		Short: "Show and remove what stile keeps in its cache",
 		Long: `stile keeps unpacked kernels, kernels from packages or built here with their sources,
 initramfs, userlands and the lab's saved states in a cache: $STILE_CACHE, or stile in
-the user's cache folder ($XDG_CACHE_HOME, ~/.cache). All of it is made again when it is missing
+the user's cache folder ($XDG_CACHE_HOME, ~/.cache). Root takes only a folder that no other
+user can change, and keeps kernel modules in /var/cache/stile. All of it is made again when it is missing
 or damaged, and of each kind the most recently used entries are kept.`,
 	}
 	c.AddCommand(newImageListCommand(), newImagePruneCommand())
@@ -62,17 +63,19 @@ func newImageListCommand() *cobra.Command {
 }
 
 func listCached() ([]cached, error) {
-	cache, err := images.Open("")
-	if err != nil {
-		return nil, err
-	}
-	entries, err := cache.List()
+	caches, err := images.OpenAll()
 	if err != nil {
 		return nil, err
 	}
 	list := []cached{}
-	for _, e := range entries {
-		list = append(list, cached{Kind: string(e.Kind), Key: e.Key, Path: e.Path, Size: e.Size, LastUse: e.LastUse})
+	for _, cache := range caches {
+		entries, err := cache.List()
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			list = append(list, cached{Kind: string(e.Kind), Key: e.Key, Path: e.Path, Size: e.Size, LastUse: e.LastUse})
+		}
 	}
 	store, err := openLabStore()
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -278,7 +277,7 @@ func wrap(ctx context.Context, f *mdevFlags, address, uuid string) error {
 
 // ensureModule loads the kernel module, and builds it if it must.
 func ensureModule(ctx context.Context) error {
-	cache, err := images.Open("")
+	cache, err := images.OpenModules()
 	if err != nil {
 		return err
 	}
@@ -286,7 +285,9 @@ func ensureModule(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.Others = usersCache(cache)
+	if outer := images.OpenOuter(); outer != nil {
+		m.Others = append(m.Others, outer)
+	}
 	m.Fetch = func(ctx context.Context) (string, error) { return fetchHeaders(ctx, cache, m.Others, m.Release) }
 	return m.Ensure(ctx)
 }
@@ -306,24 +307,6 @@ func fetchHeaders(ctx context.Context, cache *images.Cache, others []*images.Cac
 		}
 	}
 	return distro.FetchHeaders(ctx, cache, release, notice)
-}
-
-// usersCache returns the cache in the user's folder where another is in use, as in the
-// nested host, which sees this one too.
-func usersCache(inUse *images.Cache) []*images.Cache {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return nil
-	}
-	dir = filepath.Join(dir, "stile")
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() || dir == inUse.Dir() {
-		return nil
-	}
-	cache, err := images.Open(dir)
-	if err != nil {
-		return nil // only a shortcut is lost
-	}
-	return []*images.Cache{cache}
 }
 
 // printWrapped says what a user must know of a wrapped function.

@@ -57,7 +57,7 @@ func newImagePruneCommand() *cobra.Command {
 
 // prune removes what is old and writes to w what that was.
 func (f *pruneFlags) prune(ctx context.Context, w io.Writer) error {
-	cache, err := images.Open("")
+	caches, err := images.OpenAll()
 	if err != nil {
 		return err
 	}
@@ -69,18 +69,20 @@ func (f *pruneFlags) prune(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	entries, err := cache.Unused(f.unused)
-	if err != nil {
-		return err
-	}
 	states, keep, err := f.oldStates(store)
 	if err != nil {
 		return err
 	}
-	if !f.dryRun {
-		if entries, err = cache.Prune(ctx, f.unused); err == nil {
-			_, err = store.Prune(ctx, keep)
+	var entries []images.Entry
+	for _, cache := range caches {
+		gone, failure := cache.Unused(f.unused)
+		if !f.dryRun && failure == nil {
+			gone, failure = cache.Prune(ctx, f.unused)
 		}
+		entries, err = append(entries, gone...), errors.Join(err, failure)
+	}
+	if !f.dryRun && err == nil {
+		_, err = store.Prune(ctx, keep)
 	}
 	f.report(w, entries, states, len(before))
 	return err

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/internal/child"
+	"github.com/stile-vmm/stile/internal/trust"
 )
 
 // ErrNoApt says that this system's packages can't be had with apt-get.
@@ -40,7 +41,7 @@ func withApt(ctx context.Context, suite string, progress func(string), use func(
 	if suite == "" {
 		return use(a)
 	}
-	dir, err := os.MkdirTemp("", "stile-apt-")
+	dir, err := os.MkdirTemp(trust.TempDir(), "stile-apt-")
 	if err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]b
 	args = append(slices.Clone(a.options), args...)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(a.environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
 	cmd.WaitDelay = stopTime
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -109,6 +110,16 @@ func (a *apt) run(ctx context.Context, dir, program string, args ...string) ([]b
 		return nil, fmt.Errorf("%s: %w: %s", program, err, said)
 	}
 	return nil, fmt.Errorf("%s: %w", program, err)
+}
+
+// environ is this process's environment; for root without what has apt run programs that another user chose.
+func (a *apt) environ() []string {
+	env := os.Environ()
+	if !a.root {
+		return env
+	}
+	env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "APT_CONFIG=") || strings.HasPrefix(e, "TMPDIR=") })
+	return append(env, "TMPDIR="+trust.TempDir())
 }
 
 // update has apt fetch the lists of packages, at most once.

@@ -145,7 +145,7 @@ type build struct {
 func (o Options) buildIn(ctx context.Context, cache *images.Cache, key string, source *distro.Source, dir string) error {
 	b := &build{ctx: ctx, dir: dir, src: filepath.Join(dir, "src"), fragment: o.fragment(), jobs: o.Jobs, progress: o.Progress}
 	var err error
-	if b.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
+	if b.log, err = os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
 	defer b.log.Close()

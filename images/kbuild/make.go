@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/internal/child"
+	"github.com/stile-vmm/stile/internal/trust"
 )
 
 // drainTime is how long a build that is told to end may take.
@@ -47,8 +48,8 @@ func (e *makeError) Unwrap() error { return e.err }
 // environment is what a build gets: what is set for the builds of others, such as ARCH, MAKEFLAGS or KBUILD_OUTPUT, is
 // not for this one, and nothing of this machine's name goes into the kernel.
 func environment() []string {
-	env := []string{"LC_ALL=C", "KBUILD_BUILD_USER=stile", "KBUILD_BUILD_HOST=stile"}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR"} {
+	env := []string{"LC_ALL=C", "KBUILD_BUILD_USER=stile", "KBUILD_BUILD_HOST=stile", "TMPDIR=" + trust.TempDir()}
+	for _, name := range []string{"PATH", "HOME"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/trust"
 )
 
 // EnvDir names the environment variable that says where sockets are.
@@ -29,6 +31,9 @@ func Dir() (string, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Getuid() || st.Mode&0o022 != 0 {
 		return "", fmt.Errorf("folder of control sockets: %s is not a folder that only you can write to; %s names another", dir, EnvDir)
 	}
+	if err := trust.Root(dir); err != nil {
+		return "", fmt.Errorf("folder of control sockets: %s is not safe for root: %w; %s names another", dir, err, EnvDir)
+	}
 	return dir, nil
 }
 
@@ -43,7 +48,7 @@ func dirName() string {
 	if os.Getuid() == 0 {
 		return "/run/stile"
 	}
-	return filepath.Join(os.TempDir(), "stile-run-"+strconv.Itoa(os.Getuid()))
+	return filepath.Join(trust.TempDir(), "stile-run-"+strconv.Itoa(os.Getuid()))
 }
 
 // owned reports whether a folder is the caller's.

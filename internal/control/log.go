@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -62,7 +64,7 @@ func NewLog(dir, id string, c *Console) (*Log, error) {
 // create begins the newer file.
 func (l *Log) create() (err error) {
 	l.size = 0
-	l.file, err = os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	l.file, err = os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	return err
 }
 
@@ -105,7 +107,7 @@ func ReadLog(dir, id string, w io.Writer) (size int64, err error) {
 	}
 	found := false
 	for _, path := range []string{LogPath(dir, id) + partSuffix, LogPath(dir, id)} {
-		f, err := os.Open(path)
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -22,6 +22,7 @@ import (
 type LabHost struct {
 	*lab.Host
 	self   string   // this program's path in the nested host
+	cache  string   // this stile's cache
 	typed  string   // the flags of "stile lab" that lead to it
 	kept   []string // see keptPaths
 	images Images
@@ -126,7 +127,7 @@ func (h *LabHost) Env() []string {
 	env := []string{EnvNested + "=1"}
 	for _, e := range os.Environ() {
 		switch {
-		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, control.EnvDir+"="), strings.HasPrefix(e, "TMPDIR="):
+		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, images.EnvOuter+"="), strings.HasPrefix(e, control.EnvDir+"="), strings.HasPrefix(e, "TMPDIR="):
 		case strings.HasPrefix(e, "PATH="):
 			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH="))
 		default:
@@ -139,7 +140,7 @@ func (h *LabHost) Env() []string {
 	if kept, err := json.Marshal(h.kept); err == nil { // names are texts
 		env = append(env, envKept+"="+string(kept))
 	}
-	return append(env, images.EnvCache+"=/run/stile-cache", control.EnvDir+"="+nestedRun)
+	return append(env, images.EnvCache+"=/run/stile-cache", images.EnvOuter+"="+h.cache, control.EnvDir+"="+nestedRun)
 }
 
 // Times returns where the time of the resume went, in ms.

@@ -68,7 +68,7 @@ func openLab(ctx context.Context, cache *images.Cache, l LabSpec, guestMem uint6
 	if err != nil {
 		return nil, err
 	}
-	return &LabHost{Host: host, self: self, typed: l.typed(), kept: kept}, nil
+	return &LabHost{Host: host, self: self, cache: cache.Dir(), typed: l.typed(), kept: kept}, nil
 }
 
 // checkLabCache refuses a cache that the nested host can't see: it has file systems of its own in these places.
