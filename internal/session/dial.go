@@ -46,7 +46,7 @@ func (s *Session) connect(ctx context.Context, id uint64, req *agentproto.Reques
 	}
 	in, err := s.open(req)
 	if err != nil {
-		out.Close()
+		s.drop(out)
 		return nil, err
 	}
 	c := &conn{session: s, in: in, out: out, remote: remote}
@@ -131,12 +131,10 @@ func (c *conn) CloseWrite() error {
 func (c *conn) Close() error {
 	c.close.Do(func() {
 		c.closed.Store(true)
-		c.in.SetReadDeadline(past())
 		c.writeMu.Lock()
-		c.out.SetDeadline(past())
+		c.session.drop(c.out)
 		c.writeMu.Unlock()
-		c.CloseWrite()
-		go c.in.Close()
+		c.session.drop(c.in)
 	})
 	return nil
 }

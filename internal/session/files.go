@@ -26,7 +26,7 @@ func (s *Session) push(ctx context.Context, path string, mode fs.FileMode, size 
 	if err != nil {
 		return err
 	}
-	defer stream.Close()
+	defer s.drop(stream)
 	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(past()) })
 	defer stop()
 
@@ -67,7 +67,7 @@ func (s *Session) pull(ctx context.Context, path string, w io.Writer) (fs.FileMo
 	if err != nil {
 		return 0, err
 	}
-	defer stream.Close()
+	defer s.drop(stream)
 	stop := context.AfterFunc(ctx, func() { stream.SetDeadline(past()) })
 	defer stop()
 

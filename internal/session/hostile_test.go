@@ -47,7 +47,7 @@ func TestGuard(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			wire := bytes.Join(test.wire, nil)
 			for _, chunk := range []int{1, 5, 12, 13, 4096} { // however it is cut
-				g := &guard{ReadWriteCloser: readOnly{bytes.NewReader(wire)}}
+				g := &guard{ReadWriteCloser: readOnly{bytes.NewReader(wire)}, dropped: &dropped{}}
 				got, err := io.ReadAll(struct{ io.Reader }{limitedReads{g, chunk}})
 				if (err == nil) != test.ok {
 					t.Fatalf("in pieces of %d: %v", chunk, err)
@@ -204,9 +204,9 @@ func FuzzGuard(f *testing.F) {
 		if chunk <= 0 {
 			chunk = 1
 		}
-		whole := &guard{ReadWriteCloser: readOnly{bytes.NewReader(wire)}}
+		whole := &guard{ReadWriteCloser: readOnly{bytes.NewReader(wire)}, dropped: &dropped{}}
 		_, wholeErr := io.ReadAll(whole)
-		cut := &guard{ReadWriteCloser: readOnly{bytes.NewReader(wire)}}
+		cut := &guard{ReadWriteCloser: readOnly{bytes.NewReader(wire)}, dropped: &dropped{}}
 		_, cutErr := io.ReadAll(limitedReads{cut, chunk})
 		if (wholeErr == nil) != (cutErr == nil) {
 			t.Errorf("whole: %v; in pieces of %d: %v", wholeErr, chunk, cutErr)

@@ -33,11 +33,11 @@ func (s *Session) Listen(ctx context.Context, network, address string) (*Listene
 			return nil, err
 		}
 		if _, err := agentproto.ReadReply(stream); err != nil {
-			stream.Close()
+			s.drop(stream)
 			return nil, s.cause(ctx, err)
 		}
 		return stream, nil
-	}, func(stream *yamux.Stream) { stream.Close() })
+	}, s.drop)
 	if err != nil {
 		return nil, fmt.Errorf("listen at %s %s in the guest: %w", network, address, err)
 	}
@@ -65,7 +65,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 func (l *Listener) Close() error {
 	l.close.Do(func() {
 		l.cancel()
-		go l.stream.Close() // may block when the guest reads nothing
+		l.session.drop(l.stream)
 	})
 	return nil
 }

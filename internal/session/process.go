@@ -134,19 +134,16 @@ func (p *Process) open(exec *agentproto.Exec) error {
 
 // release closes every stream. The agent kills a command whose control stream was closed.
 func (p *Process) release() {
-	if p.control != nil {
-		p.control.Close()
-	}
+	p.session.drop(p.control)
 	for _, stream := range p.stdio {
-		stream.SetDeadline(past())
-		stream.Close()
+		p.session.drop(stream)
 	}
 }
 
 // run starts the goroutines that serve the command. They end with the command, with
 // the session, or, when the agent says nothing, WaitDelay after ctx.
 func (p *Process) run(ctx context.Context, cmd *Cmd) {
-	var outputs outputs
+	outputs := &outputs{exited: p.exited}
 	stdout, stderr := cmd.writers()
 	if tty := p.stdio[agentproto.StreamTTY]; tty != nil {
 		if stdout == nil {
@@ -167,7 +164,7 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 	if stream := p.stdio[agentproto.Stderr]; stream != nil {
 		outputs.copy(stderr, stream)
 	}
-	go p.await(ctx, &outputs)
+	go p.await(ctx, outputs)
 	go p.watch(ctx, cmd.WaitDelay)
 }
 
@@ -225,6 +222,6 @@ func (p *Process) end(status Status, err error) {
 	p.finish.Do(func() {
 		p.status, p.err = status, err
 		close(p.done)
-		go p.release() // may block when the guest reads nothing
+		p.release()
 	})
 }

@@ -22,17 +22,20 @@ type Session struct {
 	mux    *yamux.Session
 	hello  *agentproto.Hello
 	lastID atomic.Uint64
+
+	dropped *dropped
 }
 
 // Dial waits for the agent behind conn to say hello. It takes ownership of conn, and
 // closes it when it fails. conn's Close must make a Read and a Write in progress return.
 func Dial(ctx context.Context, conn io.ReadWriteCloser) (*Session, error) {
-	mux, err := yamux.Client(&guard{ReadWriteCloser: conn}, agentproto.MuxConfig())
+	gone := &dropped{}
+	mux, err := yamux.Client(&guard{ReadWriteCloser: conn, dropped: gone}, agentproto.MuxConfig())
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("start the agent's channel: %w", err)
 	}
-	s := &Session{mux: mux}
+	s := &Session{mux: mux, dropped: gone}
 	stop := context.AfterFunc(ctx, func() { mux.Close() })
 	defer stop()
 	if s.hello, err = s.readHello(ctx); err != nil {
@@ -47,7 +50,7 @@ func (s *Session) readHello(ctx context.Context) (*agentproto.Hello, error) {
 	if err != nil {
 		return nil, s.cause(ctx, err)
 	}
-	defer stream.Close()
+	defer s.drop(stream)
 	hello, err := agentproto.ReadHello(stream)
 	if err != nil {
 		return nil, s.cause(ctx, err)
@@ -99,7 +102,7 @@ func (s *Session) call(ctx context.Context, req *agentproto.Request) error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		defer stream.Close()
+		defer s.drop(stream)
 		stop := context.AfterFunc(ctx, func() { stream.SetDeadline(past()) })
 		defer stop()
 		_, err = agentproto.ReadReply(stream)
@@ -118,7 +121,7 @@ func (s *Session) open(req *agentproto.Request) (*yamux.Stream, error) {
 		return nil, s.cause(context.Background(), err)
 	}
 	if err := agentproto.WriteMessage(stream, agentproto.MaxRequest, req); err != nil {
-		stream.Close()
+		s.drop(stream)
 		return nil, s.cause(context.Background(), err)
 	}
 	return stream, nil

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/stile-vmm/stile/internal/agentproto"
 )
 
 // sendInput copies r to the command until r ends or the command wants no more.
@@ -23,7 +25,8 @@ func watchInput(stream *yamux.Stream) {
 
 // outputs copies a command's output streams to their writers.
 type outputs struct {
-	group sync.WaitGroup
+	exited <-chan struct{} // closed when the command has ended
+	group  sync.WaitGroup
 
 	mu  sync.Mutex
 	err error // the first writer's error
@@ -39,7 +42,8 @@ func (o *outputs) copy(w io.Writer, stream *yamux.Stream) {
 		if ender, ok := w.(Ender); ok {
 			defer ender.EndOutput()
 		}
-		_, err := io.Copy(struct{ io.Writer }{w}, stream)
+		from := &output{stream: stream, exited: o.exited, left: int(agentproto.MuxConfig().MaxStreamWindowSize)}
+		_, err := io.Copy(struct{ io.Writer }{w}, from)
 		if errors.Is(err, yamux.ErrTimeout) || errors.Is(err, yamux.ErrConnectionReset) {
 			return // the stream's end, not the writer's failure
 		}
@@ -52,8 +56,31 @@ func (o *outputs) copy(w io.Writer, stream *yamux.Stream) {
 		}
 		o.mu.Unlock()
 		stream.Close()
-		io.Copy(io.Discard, stream)
+		io.Copy(io.Discard, from)
 	})
+}
+
+// output reads a command's output. What was written before the command's end is here when that is told, and no more than a
+// window: an agent that goes on to send keeps nobody waiting.
+type output struct {
+	stream *yamux.Stream
+	exited <-chan struct{}
+	left   int // bytes that may come after exited
+}
+
+func (o *output) Read(p []byte) (int, error) {
+	select {
+	case <-o.exited:
+		p = p[:min(len(p), o.left)]
+		if len(p) == 0 {
+			return 0, yamux.ErrTimeout
+		}
+		n, err := o.stream.Read(p)
+		o.left -= n
+		return n, err
+	default:
+		return o.stream.Read(p)
+	}
 }
 
 // wait waits for all copies and returns the first error.
