@@ -18,6 +18,7 @@ import (
 	"github.com/stile-vmm/stile/internal/child"
 	"github.com/stile-vmm/stile/internal/limit"
 	"github.com/stile-vmm/stile/internal/session"
+	"github.com/stile-vmm/stile/internal/spool"
 	"github.com/stile-vmm/stile/lab/internal/qmp"
 )
 
@@ -98,11 +99,11 @@ func (p *process) readConsole(copyTo io.Writer) {
 	defer p.output.Close()
 	var w io.Writer = p.console
 	if copyTo != nil {
-		w = io.MultiWriter(p.console, copyTo)
+		copies := spool.New(copyTo)
+		defer copies.Close()
+		w = io.MultiWriter(p.console, copies)
 	}
-	if _, err := io.Copy(struct{ io.Writer }{w}, p.output); err != nil {
-		io.Copy(p.console, p.output) // copyTo has failed
-	}
+	_, _ = io.Copy(struct{ io.Writer }{w}, p.output) // its end is QEMU's
 }
 
 // bind returns a context that ends with ctx, or with QEMU and why it ended.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/session"
@@ -37,6 +38,9 @@ type Options struct {
 	// TTY gives the command a terminal of this size; Stderr stays unused.
 	TTY *agentproto.Winsize
 
+	// Linger bounds how long the output may take whose readers stand still once the command has ended; 0 is for ever.
+	Linger time.Duration
+
 	// Signals are forwarded to the command while it runs.
 	Signals <-chan syscall.Signal
 	// Sizes are the terminal's changes of size.
@@ -56,6 +60,8 @@ func Run(ctx context.Context, o *Options) (Status, error) {
 
 // Run runs one command. Options.Config is not looked at.
 func (h *Host) Run(ctx context.Context, o *Options) (Status, error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	p, err := h.session.Start(ctx, &session.Cmd{
 		Args: o.Args, Env: o.Env, Dir: o.Dir, TTY: o.TTY,
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr,
@@ -64,8 +70,32 @@ func (h *Host) Run(ctx context.Context, o *Options) (Status, error) {
 		return Status{}, h.explain(ctx, err)
 	}
 	go forward(p, o.Signals, o.Sizes)
+	go linger(p, o.Linger, func() { end(errLingers) })
 	status, err := p.Wait()
+	if errors.Is(err, errLingers) {
+		return status, nil // but for output that nobody wanted
+	}
 	return status, h.explain(ctx, err)
+}
+
+// errLingers ends the wait for a reader.
+var errLingers = errors.New("the readers of the output stand still")
+
+// linger calls give up where the command has ended and its output is not taken for that long.
+func linger(p *session.Process, long time.Duration, giveUp func()) {
+	if long == 0 {
+		return
+	}
+	select {
+	case <-p.Done():
+		return
+	case <-p.Exited():
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(long):
+		giveUp()
+	}
 }
 
 // explain says why QEMU has ended where that is what ended the command.

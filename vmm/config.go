@@ -83,7 +83,8 @@ type Config struct {
 	KeepGoing bool
 
 	// Console receives what the guest writes to its serial line and to hvc0. It is
-	// called by one goroutine at a time and should not block for long. Nil discards.
+	// called by one goroutine at a time. One that is slow slows the guest's output down; one that stands still for a second
+	// misses output, and the guest goes on. Nil discards.
 	Console io.Writer
 	// Input is read for the serial line's input until EOF. Nil means none.
 	Input io.Reader

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/stile-vmm/stile/internal/kreport"
+	"github.com/stile-vmm/stile/internal/spool"
 )
 
 const maxLine = 512 // bytes of one line that are looked at
@@ -24,6 +25,21 @@ type console struct {
 	size uint64 // bytes written so far
 
 	telling sync.WaitGroup // calls of trouble
+}
+
+// promptOutput returns a writer to out that keeps neither a vCPU nor a device waiting.
+func promptOutput(out io.Writer) io.Writer {
+	if _, ok := out.(spool.Prompt); ok || out == nil {
+		return out
+	}
+	return spool.New(out)
+}
+
+// flushOutput waits, not for long, until what was written to out is where it goes.
+func flushOutput(out io.Writer) {
+	if f, ok := out.(interface{ Flush() }); ok {
+		f.Flush()
+	}
 }
 
 // newConsole returns a console whose output goes on to out. timed says that the kernel's lines are known to have a time.

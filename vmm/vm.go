@@ -18,6 +18,7 @@ import (
 	"github.com/stile-vmm/stile/internal/guestmem"
 	"github.com/stile-vmm/stile/internal/kreport"
 	"github.com/stile-vmm/stile/internal/layout"
+	"github.com/stile-vmm/stile/internal/spool"
 	uapi "github.com/stile-vmm/stile/internal/uapi/kvm"
 	"github.com/stile-vmm/stile/kvm"
 )
@@ -31,6 +32,7 @@ type VM struct {
 	cpus    []*cpu
 	ports   bus.Bus
 	memory  bus.Bus
+	out     io.Writer // of console: never waits
 	console *console
 	devices *devices
 	host    hostDevices
@@ -87,7 +89,8 @@ func newVM(ctx context.Context, cfg Config) (*VM, error) {
 	v := &VM{cfg: cfg, ended: make(chan struct{}), resets: make(chan struct{}, 1), started: time.Now()}
 	v.freeProcs = sync.OnceFunc(func() { procs.release(cfg.cpus()) })
 	v.stops = newStops(v.ended)
-	v.console = newConsole(cfg.Console, kreport.LinesTimed(cfg.Cmdline), v.trouble)
+	v.out = promptOutput(cfg.Console)
+	v.console = newConsole(v.out, kreport.LinesTimed(cfg.Cmdline), v.trouble)
 	v.console.excused = v.excuses
 	if err := v.build(ctx); err != nil {
 		return nil, errors.Join(err, v.Close())
@@ -350,6 +353,7 @@ func (v *VM) Run(ctx context.Context) (Result, error) {
 	}
 	v.mark("guest ended")
 	v.describe()
+	flushOutput(v.out)
 	if v.devices.agent != nil {
 		err = errors.Join(err, v.devices.agent.Close()) // who waits for the agent must not wait longer
 	}
@@ -394,6 +398,9 @@ func (v *VM) Close() error {
 	if v.devices != nil {
 		errs = append(errs, v.host.quiet(), v.devices.close())
 		v.console.telling.Wait() // nothing is printed any more
+	}
+	if own, ok := v.out.(*spool.Spool); ok && v.cfg.Console != own {
+		errs = append(errs, own.Close())
 	}
 	errs = append(errs, v.host.close())
 	if v.vm != nil {

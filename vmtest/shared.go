@@ -127,14 +127,21 @@ func (r *registry) endIdle() bool {
 
 // notice tells the user text, the first time.
 func (r *registry) notice(w io.Writer, text string) {
+	if r.tell(text) {
+		fmt.Fprintln(w, "vmtest:", text)
+	}
+}
+
+// tell reports whether text is new.
+func (r *registry) tell(text string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.told[text] {
-		return
+		return false
 	}
 	if r.told == nil {
 		r.told = make(map[string]bool)
 	}
 	r.told[text] = true
-	fmt.Fprintln(w, "vmtest:", text)
+	return true
 }

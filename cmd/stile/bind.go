@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/mdev"
 )
 
@@ -51,7 +52,7 @@ func (f *bindFlags) functions(host *hostpci.Host, names []string) ([]hostpci.BDF
 	return list, errors.Join(faults...)
 }
 
-func notice(text string) { fmt.Fprintln(os.Stderr, "stile:", text) }
+func notice(text string) { say.Line(os.Stderr, text) }
 
 func newBindCommand() *cobra.Command {
 	var f bindFlags

@@ -20,12 +20,13 @@ func (f *runFlags) runConsole() error {
 		return f.fail(err)
 	}
 	defer closeLog()
-	var out io.Writer = os.Stdout
-	if log != nil && f.consoleLog != "" {
-		out = io.MultiWriter(os.Stdout, log)
+	outs := []io.Writer{os.Stdout}
+	if f.consoleLog != "" {
+		outs = append(outs, log[0]) // and not stderr a second time
 	}
 	s := watchSignals()
 	defer s.stop()
+	f.ends = s.boot()
 	t := &terminal{}
 	if isTerminal(os.Stdin) {
 		if t, err = rawTerminal(os.Stdin, s); err != nil {
@@ -47,7 +48,7 @@ func (f *runFlags) runConsole() error {
 		return f.bootFailed(s, err)
 	}
 	defer control.Close()
-	cfg, err := guest.ConsoleMachine(ctx, f.spec, control.Console(out), input)
+	cfg, err := guest.ConsoleMachine(ctx, f.spec, control.Console(outs...), input)
 	if err != nil {
 		return f.bootFailed(s, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/guest"
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/mdev"
 )
 
@@ -94,7 +95,7 @@ func showDevices(host *hostpci.Host, wraps []hostpci.BDF, asJSON bool) error {
 	host.Name(s.Functions...)
 	stale, err := host.Stale()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "stile:", err)
+		say.Line(os.Stderr, err.Error())
 	}
 	if asJSON {
 		return printJSON(devicesView{s, append([]hostpci.Entry{}, stale...), wraps})
@@ -277,7 +278,7 @@ func functionOf(host *hostpci.Host, s *hostpci.Snapshot, name string) (hostpci.B
 func findBinding(host *hostpci.Host, address hostpci.BDF) *hostpci.Entry {
 	entries, err := host.Bindings()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "stile:", err)
+		say.Line(os.Stderr, err.Error())
 	}
 	for _, e := range entries {
 		if e.Address == address {

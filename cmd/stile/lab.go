@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/lab"
 )
 
@@ -23,6 +24,7 @@ func (f *runFlags) runInLab() error {
 		report.Reason, report.Status, report.Message, err = "killed", status, "", nil
 	}
 	report.On = "lab"
+	f.ends = s.boot()
 	return f.finish(report, err)
 }
 
@@ -52,7 +54,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	}
 	defer control.Close()
 	known = control.Report()
-	host, err := guest.ResumeLab(ctx, spec, f.lab, os.Stderr)
+	host, err := guest.ResumeLab(ctx, spec, f.lab, say.Writer(os.Stderr))
 	if ended := control.Ended(); ended != nil {
 		err = ended
 	}
@@ -62,7 +64,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	defer host.Close()
 	args, reportPath, logPath := f.labArgs(spec, control.ID())
 	toCommand := make(signalChannel, 4)
-	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand}
+	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand, Linger: f.timeout}
 	restore, err := attachTerminal(&o, f.wantsTerminal(), s)
 	if err != nil {
 		return failed(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/lab"
 )
 
@@ -80,7 +81,7 @@ func (f *labFlags) open(s *signals) (*guest.LabHost, func(), error) {
 		}
 		f.spec.Console, done = file, func() { file.Close() }
 	}
-	host, err := guest.OpenLab(s.boot(), f.spec, os.Stderr)
+	host, err := guest.OpenLab(s.boot(), f.spec, say.Writer(os.Stderr))
 	if err != nil {
 		done()
 		if status := s.status(); status != 0 {

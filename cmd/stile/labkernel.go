@@ -8,6 +8,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/kbuild"
+	"github.com/stile-vmm/stile/internal/say"
 )
 
 func newLabKernelCommand() *cobra.Command {
@@ -17,7 +18,7 @@ func newLabKernelCommand() *cobra.Command {
 }
 
 func newLabKernelBuildCommand() *cobra.Command {
-	o := kbuild.Options{Progress: func(line string) { fmt.Fprintln(os.Stderr, "stile: "+line) }}
+	o := kbuild.Options{Progress: func(line string) { say.Line(os.Stderr, line) }}
 	c := &cobra.Command{
 		Use:   "build [debug|guest]",
 		Short: "Build a kernel from the distribution's source package",

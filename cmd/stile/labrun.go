@@ -2,13 +2,13 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
 )
@@ -117,7 +117,7 @@ func startStatus(err error) error {
 	if !errors.As(err, &start) {
 		return err
 	}
-	fmt.Fprintln(os.Stderr, "stile:", err)
+	say.Line(os.Stderr, err.Error())
 	return exitError{start.ExitCode()}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 )
 
 // version is set by the linker.
@@ -51,7 +52,7 @@ func run(args []string) int {
 		}
 	}
 	for _, line := range messages(guest.ExplainFull(err)) {
-		fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
+		say.Line(os.Stderr, guest.Advice(line))
 	}
 	if bisecting(args) {
 		return bisectAbort

@@ -13,6 +13,7 @@ import (
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/mdev"
 )
 
@@ -126,7 +127,7 @@ func listMdevs(f *mdevFlags) error {
 	}
 	definitions, err := host.Definitions()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "stile:", err)
+		say.Line(os.Stderr, err.Error())
 	}
 	stale := host.Stale()
 	if f.asJSON {

@@ -17,6 +17,7 @@ import (
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -38,6 +39,8 @@ type runFlags struct {
 	user       string
 	rng        bool
 	args       []string
+
+	ends context.Context // ended by what ends the run; nil before that is watched
 }
 
 const runHelp = `Boot a throwaway VM and run a command in it.
@@ -178,7 +181,7 @@ func (f *runFlags) run() error {
 		return f.fail(err)
 	}
 	if notice != "" {
-		fmt.Fprintln(os.Stderr, "stile:", notice)
+		say.Line(os.Stderr, notice)
 	}
 	if place == guest.InLab {
 		return f.runInLab()
@@ -242,31 +245,52 @@ func (f *runFlags) fail(err error) error {
 
 // finish writes the report and turns it into the process's end.
 func (f *runFlags) finish(r guest.Report, err error) error {
+	var said strings.Builder
 	if err != nil {
 		if full := guest.ExplainFull(err); full != err {
 			err, r.Message = full, full.Error()
 		}
 		r.Message = guest.Advice(r.Message)
 		for _, line := range messages(err) {
-			fmt.Fprintln(os.Stderr, "stile:", guest.Advice(line))
+			fmt.Fprintln(&said, "stile:", guest.Advice(line))
 		}
 		if log := guest.KernelLog(err); len(log) > 0 && !f.spec.Verbose {
-			fmt.Fprintf(os.Stderr, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r), log)
+			fmt.Fprintf(&said, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r), log)
 		}
 	}
 	if f.exitCodes == codesBisect {
 		r.Status = bisectStatus(r, err)
 	}
+	var unwritten error
 	if f.json != "" {
-		if err := r.WriteJSON(f.json); err != nil {
-			fmt.Fprintln(os.Stderr, "stile: write the report:", err)
-			return exitError{guest.ExitSetup}
+		if unwritten = r.WriteJSON(f.json, &said); unwritten != nil {
+			fmt.Fprintln(&said, "stile: write the report:", unwritten)
 		}
+	}
+	f.sayLast(r, said.String())
+	if unwritten != nil {
+		return exitError{guest.ExitSetup}
 	}
 	if r.Status == 0 {
 		return nil
 	}
 	return exitError{r.Status}
+}
+
+// sayLast prints the last words. A reader that stands still does not defeat what has ended the run: a time limit or a signal.
+func (f *runFlags) sayLast(r guest.Report, text string) {
+	ctx := f.ends
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	if r.Status == guest.ExitTimeout || r.Reason == "killed" {
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		ctx = ended
+	}
+	if text != "" {
+		say.Until(ctx, os.Stderr, text)
+	}
 }
 
 // wholeLog says where all of a kernel's log is. In the nested host, which keeps none, it is who chose the name that has it.
@@ -278,7 +302,7 @@ func (f *runFlags) wholeLog(r guest.Report) string {
 }
 
 // console opens what receives the kernel's console. The caller closes it.
-func (f *runFlags) console() (io.Writer, func(), error) {
+func (f *runFlags) console() ([]io.Writer, func(), error) {
 	var writers []io.Writer
 	done := func() {}
 	if f.consoleLog != "" {
@@ -290,12 +314,9 @@ func (f *runFlags) console() (io.Writer, func(), error) {
 		done = func() { file.Close() }
 	}
 	if f.spec.Verbose {
-		writers = append(writers, os.Stderr)
+		writers = append(writers, say.Writer(os.Stderr))
 	}
-	if len(writers) == 0 {
-		return nil, done, nil
-	}
-	return io.MultiWriter(writers...), done, nil
+	return writers, done, nil
 }
 
 // runCommand boots a guest on this machine and runs the command in it.
@@ -307,7 +328,8 @@ func (f *runFlags) runCommand() error {
 	defer closeConsole()
 	interrupts := watchSignals()
 	defer interrupts.stop()
-	g, err := guest.Boot(interrupts.boot(), f.spec, console)
+	f.ends = interrupts.boot()
+	g, err := guest.Boot(interrupts.boot(), f.spec, console...)
 	if err != nil {
 		return f.bootFailed(interrupts, err)
 	}

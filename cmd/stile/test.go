@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/internal/testrun"
 )
 
@@ -219,8 +220,8 @@ func (f *testFlags) exec(args []string) error {
 	if err != nil {
 		return err
 	}
-	f.where.Progress = os.Stderr
-	f.where.Notice = func(text string) { fmt.Fprintln(os.Stderr, "stile:", text) }
+	f.where.Progress = say.Writer(os.Stderr)
+	f.where.Notice = func(text string) { say.Line(os.Stderr, text) }
 	status, err := testrun.InVM(f.spec, f.where, &testrun.Command{Path: binary, Args: args[1:], Dir: dir})
 	if lacking := (*guest.UnavailableError)(nil); errors.As(err, &lacking) {
 		return fmt.Errorf("no VM can run here: %w; stile doctor tells more", err)

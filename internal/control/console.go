@@ -53,6 +53,9 @@ func (c *Console) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// NeverWaits implements spool.Prompt.
+func (c *Console) NeverWaits() {}
+
 // Close ends the viewers' streams, once they have read all.
 func (c *Console) Close() error {
 	c.mu.Lock()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/internal/control"
+	"github.com/stile-vmm/stile/internal/spool"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -19,6 +20,7 @@ import (
 // called concurrently.
 type Control struct {
 	console *control.Console
+	copies  []*spool.Spool  // of the console, to writers of the caller's
 	log     *control.Log    // nil in the nested host, which forgets everything
 	server  *control.Server // nil where none could be made
 	kill    context.CancelCauseFunc
@@ -118,12 +120,39 @@ func (c *Control) Report() Report {
 	return Report{On: c.info.On, ID: c.info.ID, Log: c.info.Log}
 }
 
-// Console returns a writer to the console, and to out where that is not nil.
-func (c *Control) Console(out io.Writer) io.Writer {
-	if out == nil {
-		return c.console
+// Console returns a writer to the console, and to those of outs that are not nil. Each of these may be slow, or stand still, without
+// the others. It is called once.
+func (c *Control) Console(outs ...io.Writer) io.Writer {
+	for _, out := range outs {
+		if out != nil {
+			c.copies = append(c.copies, spool.New(out))
+		}
 	}
-	return io.MultiWriter(c.console, out) // in this order: out may fail
+	return &copied{c.console, c.copies}
+}
+
+// copied is the console and copies of it, which may lag behind.
+type copied struct {
+	console *control.Console
+	copies  []*spool.Spool
+}
+
+// Write implements io.Writer. It never fails.
+func (c *copied) Write(p []byte) (int, error) {
+	for _, s := range c.copies {
+		_, _ = s.Write(p)
+	}
+	return c.console.Write(p)
+}
+
+// NeverWaits implements spool.Prompt.
+func (c *copied) NeverWaits() {}
+
+// Flush waits, not for long, until the copies are where they go.
+func (c *copied) Flush() {
+	for _, s := range c.copies {
+		s.Flush()
+	}
 }
 
 // Vsock returns the VM's socket device, with its path, nil if it has none.
@@ -241,6 +270,9 @@ func (c *Control) stream(t target) func(io.ReadWriter) {
 // Close ends the console, its log and the socket. Further calls do nothing.
 func (c *Control) Close() error {
 	_ = c.console.Close()
+	for _, s := range c.copies {
+		_ = s.Close()
+	}
 	c.mu.Lock()
 	server, log := c.server, c.log
 	c.server, c.log = nil, nil

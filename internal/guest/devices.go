@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/stile-vmm/stile/internal/hostpci"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/vfio"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -335,4 +336,4 @@ func (c *Claim) Release() error {
 	return err
 }
 
-func notice(text string) { fmt.Fprintln(os.Stderr, "stile:", text) }
+func notice(text string) { say.Line(os.Stderr, text) }

@@ -70,9 +70,9 @@ func machine(ctx context.Context, s Spec, console io.Writer) (vmm.Config, Images
 	return cfg, made, err
 }
 
-// Boot boots s and returns when its agent is ready for commands. console also receives
-// the kernel's console, if not nil. ctx bounds the boot only.
-func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
+// Boot boots s and returns when its agent is ready for commands. consoles also receive
+// the kernel's console, those that are not nil. ctx bounds the boot only.
+func Boot(ctx context.Context, s Spec, consoles ...io.Writer) (*Guest, error) {
 	s = s.withDefaults()
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)
@@ -87,7 +87,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 	if g.control, err = NewControl(s, OnHost, kill); err != nil {
 		return nil, err
 	}
-	report, err := g.boot(ctx, s, console)
+	report, err := g.boot(ctx, s, g.control.Console(consoles...))
 	if err != nil {
 		if ended := g.control.Ended(); ended != nil {
 			err = ended
@@ -102,7 +102,7 @@ func Boot(ctx context.Context, s Spec, console io.Writer) (*Guest, error) {
 // known of the run.
 func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) (Report, error) {
 	report := g.control.Report()
-	cfg, made, err := machine(ctx, s, g.control.Console(console))
+	cfg, made, err := machine(ctx, s, console)
 	if err != nil {
 		return report, err
 	}

@@ -3,6 +3,7 @@ package guest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -105,15 +106,15 @@ func (g *Guest) report() Report {
 	return r
 }
 
-// WriteJSON writes r to the file at path, or to standard error for "-".
-func (r *Report) WriteJSON(path string) error {
+// WriteJSON writes r to the file at path, or to w for "-".
+func (r *Report) WriteJSON(path string, w io.Writer) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
 	text = append(text, '\n')
 	if path == "-" {
-		_, err = os.Stderr.Write(text)
+		_, err = w.Write(text)
 		return err
 	}
 	return os.WriteFile(path, text, 0o666)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
@@ -35,16 +35,16 @@ func MaybeHelper() {
 func worker(text string) int {
 	var s Spec
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		fmt.Fprintln(os.Stderr, "stile:", err)
+		say.Line(os.Stderr, err.Error())
 		return ExitSetup
 	}
 	result, err := runWorker(s)
 	switch {
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "stile:", Advice(err.Error()))
+		say.Line(os.Stderr, Advice(err.Error()))
 		return ExitSetup
 	case result.Died():
-		fmt.Fprintln(os.Stderr, "stile:", (&DiedError{result}).Error())
+		say.Line(os.Stderr, (&DiedError{result}).Error())
 		return ExitDied
 	}
 	return 0

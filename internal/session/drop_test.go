@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"runtime"
 	"strings"
@@ -140,5 +141,30 @@ func TestResetBetweenFrames(t *testing.T) {
 		if got := append(first, rest...); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("in pieces of %d: %d bytes, %v", chunk, len(got), err)
 		}
+	}
+}
+
+// TestStalledWriter: a command's status is known although its output is not taken.
+func TestStalledWriter(t *testing.T) {
+	s := liar(t, func(stream *yamux.Stream, req *agentproto.Request) {
+		if req.Attach != nil {
+			io.WriteString(stream, "output")
+		}
+		if req.Exec != nil {
+			reply(stream, agentproto.Reply{Started: &agentproto.Started{PID: 1}})
+			reply(stream, agentproto.Reply{Exit: &agentproto.Exit{Code: 5}})
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer r.Close()
+	p, err := s.Start(ctx, &Cmd{Args: []string{"x"}, Stdout: w, WaitDelay: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	cancel()
+	if status, err := p.Wait(); status.Code != 5 || !errors.Is(err, context.Canceled) {
+		t.Errorf("Wait: %v, %v", status, err)
 	}
 }

@@ -53,6 +53,7 @@ type Process struct {
 	control   *yamux.Stream
 
 	exited chan struct{} // closed once the agent has said how it ended, or won't
+	told   Status        // what it has said; set before exited is closed
 	finish sync.Once
 	done   chan struct{} // closed once status and err are set
 	status Status
@@ -171,6 +172,7 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 // await waits for the exit status and the rest of the output.
 func (p *Process) await(ctx context.Context, outputs *outputs) {
 	status, err := p.readExit(ctx)
+	p.told = status
 	close(p.exited)
 	// What was written before the exit status is here: nothing more is waited for.
 	for _, stream := range p.stdio {
@@ -213,7 +215,17 @@ func (p *Process) watch(ctx context.Context, delay time.Duration) {
 	select {
 	case <-p.done:
 	case <-timer.C:
-		p.end(Status{}, context.Cause(ctx))
+		p.end(p.known(), context.Cause(ctx))
+	}
+}
+
+// known returns how the command ended, as far as that was told.
+func (p *Process) known() Status {
+	select {
+	case <-p.exited:
+		return p.told
+	default:
+		return Status{}
 	}
 }
 

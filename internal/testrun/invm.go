@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 )
 
 // errKilled says of a test binary what its guest alone can have done.
@@ -58,7 +59,7 @@ func InVM(spec guest.Spec, where guest.Anywhere, c *Command) (int, error) {
 	}
 	died := err != nil
 	if err := vm.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "stile:", err)
+		say.Line(os.Stderr, err.Error())
 	}
 	if fault := vm.Fault(); fault != nil && !died {
 		status = guest.ExitStatus(fault)
@@ -109,11 +110,11 @@ func passSignals(ctx context.Context, cancel context.CancelCauseFunc, from <-cha
 
 // explain tells why a VM has failed its test binary.
 func explain(w io.Writer, err error, kernelLog []byte, path string) {
-	fmt.Fprintln(w, "stile:", err)
+	say.Line(w, err.Error())
 	if len(kernelLog) > 0 {
-		fmt.Fprintf(w, "stile: the kernel log's end:\n%s\n", kernelLog)
+		say.Line(w, "the kernel log's end:\n"+string(kernelLog))
 	}
 	if path != "" {
-		fmt.Fprintln(w, "stile: the whole kernel log:", path)
+		say.Line(w, "the whole kernel log: "+path)
 	}
 }
