@@ -22,6 +22,6 @@ func (f diskFlag) Set(text string) error {
 }
 
 func addDiskFlag(fs *pflag.FlagSet, disks *[]vmm.Disk) {
-	fs.Var(diskFlag{disks}, "disk", "image file or block device as /dev/vda and on: PATH[,ro][,cow][,direct][,serial=S][,format=raw|qcow2]; "+
+	fs.Var(diskFlag{disks}, "disk", "image file or block device as /dev/vda and on: PATH[,ro][,cow][,direct][,serial=S][,format=raw|qcow2][,backing=PATH]; "+
 		"cow throws changes away, qcow2 needs it or ro; repeatable")
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/stile-vmm/stile/vmm"
 )
 
-// ParseDisk reads PATH[,ro][,cow][,direct][,serial=S][,format=raw|qcow2]. A comma in PATH is written twice.
+// ParseDisk reads PATH[,ro][,cow][,direct][,serial=S][,format=raw|qcow2][,backing=PATH]. A comma in PATH is written twice.
 func ParseDisk(text string) (vmm.Disk, error) {
 	const comma = "\x00" // in no path
 	words := strings.Split(strings.ReplaceAll(text, ",,", comma), ",")
@@ -31,10 +31,12 @@ func ParseDisk(text string) (vmm.Disk, error) {
 			d.Direct = true
 		case key == "serial" && value != "":
 			d.Serial = value
+		case key == "backing" && value != "":
+			d.Backing = value
 		case key == "format" && value != "":
 			d.Format = disk.Format(value)
 		default:
-			faults = append(faults, fmt.Errorf("--disk %q: option %q is unknown; there are ro, cow, direct, serial= and format=", text, word))
+			faults = append(faults, fmt.Errorf("--disk %q: option %q is unknown; there are ro, cow, direct, serial=, format= and backing=", text, word))
 		}
 	}
 	return d, errors.Join(faults...)
@@ -50,6 +52,7 @@ func DiskText(d vmm.Disk) string {
 	}{
 		{d.ReadOnly, "ro"}, {d.COW, "cow"}, {d.Direct, "direct"},
 		{d.Serial != "", "serial=" + escape(d.Serial)}, {d.Format != "", "format=" + string(d.Format)},
+		{d.Backing != "", "backing=" + escape(d.Backing)},
 	} {
 		if option.set {
 			text += "," + option.word

@@ -21,6 +21,7 @@ func TestParseDisk(t *testing.T) {
 		"a.img":                        {Options: disk.Options{Path: "a.img"}},
 		"a,,b=c,ro":                    {Options: disk.Options{Path: "a,b=c", ReadOnly: true}},
 		"/x,cow,serial=s,format=qcow2": {Options: disk.Options{Path: "/x", COW: true, Format: disk.QCOW2}, Serial: "s"},
+		"/x,cow,backing=/y,,z":         {Options: disk.Options{Path: "/x", COW: true, Backing: "/y,z"}},
 		"/x,direct,serial=a,,b=c":      {Options: disk.Options{Path: "/x", Direct: true}, Serial: "a,b=c"},
 	} {
 		got, err := ParseDisk(text)
@@ -37,7 +38,7 @@ func TestParseDisk(t *testing.T) {
 		",ro":               {"must be PATH"},
 		"a,ro=no":           {`option "ro=no" is unknown`},
 		"a,cow=off,serial=": {`option "cow=off" is unknown`, `option "serial=" is unknown`},
-		"a,rw,":             {`option "rw" is unknown; there are ro, cow, direct, serial= and format=`, `option "" is unknown`},
+		"a,rw,":             {`option "rw" is unknown; there are ro, cow, direct, serial=, format= and backing=`, `option "" is unknown`},
 	} {
 		_, err := ParseDisk(text)
 		for _, want := range faults {

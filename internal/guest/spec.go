@@ -215,6 +215,9 @@ func (s Spec) Absolute() (Spec, error) {
 	disks := make([]vmm.Disk, len(s.Disks))
 	for i, d := range s.Disks {
 		d.Path = abs(d.Path)
+		if d.Backing != "" {
+			d.Backing = abs(d.Backing)
+		}
 		disks[i] = d
 	}
 	s.Disks = disks

@@ -10,7 +10,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 )
 
@@ -25,7 +24,7 @@ type Format string
 
 // The formats.
 const (
-	Detect Format = "" // qcow2 if the file says so, raw otherwise
+	Detect Format = "" // qcow2 if the file says so, an error if it says that it is another, raw otherwise
 	Raw    Format = "raw"
 	QCOW2  Format = "qcow2"
 )
@@ -37,6 +36,9 @@ type Options struct {
 	ReadOnly bool // no writes
 	COW      bool // writes go to a temporary file and are gone at Close; Path is only read
 	Direct   bool // past the host's page cache (O_DIRECT); raw only
+	// Backing is a file, a block device or a folder that a qcow2 image's backing files may be, or be in; "" for none. Beside the
+	// image itself any file may.
+	Backing string
 }
 
 // Image is an open disk. ReadAt and WriteAt move all bytes or fail; buffers may be guest memory. Ranges beyond
@@ -86,6 +88,9 @@ func (o *Options) Validate() error {
 	default:
 		fault("unknown format %q: must be raw or qcow2", o.Format)
 	}
+	if o.Format == Raw && o.Backing != "" {
+		fault("raw images have no backing file; leave out backing=")
+	}
 	if o.ReadOnly && o.COW {
 		fault("ro and cow exclude each other")
 	}
@@ -126,7 +131,11 @@ func open(o Options) (Image, error) {
 		return nil, errors.Join(errors.New("stile does not write to qcow2 images: add cow to throw changes away, or ro, "+
 			"or make a raw image with: qemu-img convert -O raw IMAGE NEW"), f.close())
 	}
-	base, err := openQCOW2(f, nil)
+	allowed, err := newChain(o.Backing)
+	if err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	base, err := openQCOW2(f, allowed)
 	if err != nil {
 		return nil, err
 	}
@@ -198,17 +207,4 @@ func roundUp(n, unit int64) int64 {
 		return n &^ (unit - 1)
 	}
 	return (n + unit - 1) &^ (unit - 1)
-}
-
-// detect tells a qcow2 image by its first bytes. All else is raw.
-func detect(f *file) (Format, error) {
-	var head [SectorSize]byte
-	n, err := f.readSome(head[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	if isQCOW2(head[:n]) {
-		return QCOW2, nil
-	}
-	return Raw, nil
 }

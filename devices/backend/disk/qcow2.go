@@ -38,8 +38,8 @@ type qcow2 struct {
 	unpack *unpacker // nil until a compressed cluster is read
 }
 
-// openQCOW2 takes f over. above are the files of the images whose backing file f is.
-func openQCOW2(f *file, above []fileID) (_ *qcow2, err error) {
+// openQCOW2 takes f over. c is what is above the image.
+func openQCOW2(f *file, c chain) (_ *qcow2, err error) {
 	q := &qcow2{f: f}
 	defer func() {
 		if err != nil {
@@ -65,7 +65,7 @@ func openQCOW2(f *file, above []fileID) (_ *qcow2, err error) {
 		return nil, err
 	}
 	q.tables.init(int(q.cluster))
-	return q, q.openBacking(above)
+	return q, q.openBacking(c)
 }
 
 // readL1 reads the L1 table. It must be in the file, so that a small file can't make us take much memory.
@@ -87,7 +87,7 @@ func (q *qcow2) readL1() error {
 
 // openBacking opens the backing file. It is read as the format that the image declares, never as what it looks like:
 // a guest may have written a header of its choice into a raw one.
-func (q *qcow2) openBacking(above []fileID) error {
+func (q *qcow2) openBacking(c chain) error {
 	name := strings.TrimPrefix(q.h.backing, "file:")
 	if name == "" {
 		return nil
@@ -96,15 +96,15 @@ func (q *qcow2) openBacking(above []fileID) error {
 	if scheme, _, ok := strings.Cut(name, ":"); ok && !strings.Contains(scheme, "/") {
 		return fail(errors.New("only files are read"))
 	}
-	if len(above) >= maxBackingDepth {
+	if len(c.above) >= maxBackingDepth {
 		return fail(fmt.Errorf("more than %d images one behind the other", maxBackingDepth))
 	}
-	f, err := openFile(q.f.beside(name), false, false)
+	f, err := c.backing(q.f, name)
 	if err != nil {
 		return fail(err)
 	}
-	above = append(above, q.f.id)
-	for _, id := range above {
+	c.above = append(c.above, q.f.id)
+	for _, id := range c.above {
 		if id == f.id {
 			return fail(errors.Join(errors.New("the images are each other's backing files"), f.close()))
 		}
@@ -113,7 +113,7 @@ func (q *qcow2) openBacking(above []fileID) error {
 	case Raw:
 		q.backing = &rawLayer{f}
 	case QCOW2:
-		below, err := openQCOW2(f, above)
+		below, err := openQCOW2(f, c)
 		if err != nil {
 			return fail(err)
 		}

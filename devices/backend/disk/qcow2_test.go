@@ -103,7 +103,7 @@ func TestQEMUImages(t *testing.T) {
 	qemuImg(t, sub, "create", "-f", "qcow2", "-b", "../raw", "-F", "raw", "middle", "8M")
 	qemuImg(t, sub, "create", "-f", "qcow2", "-b", "middle", "-F", "qcow2", "top", "9M")
 	larger := append(bytes.Clone(data), make([]byte, 3<<20)...)
-	checkImage(t, filepath.Join(sub, "top"), larger)
+	checkImage(t, filepath.Join(sub, "top"), larger, filepath.Join(dir, "raw"))
 	// What stile reads of it is what qemu-img reads, too.
 	qemuImg(t, sub, "convert", "-O", "raw", "top", "flat")
 	if flat, err := os.ReadFile(filepath.Join(sub, "flat")); err != nil || !bytes.Equal(flat, larger) {
@@ -112,13 +112,14 @@ func TestQEMUImages(t *testing.T) {
 }
 
 // checkImage compares the image's content, and its content under changes that are thrown away.
-func checkImage(t *testing.T, path string, want []byte) {
+func checkImage(t *testing.T, path string, want []byte, backing ...string) {
 	t.Helper()
-	img := mustOpen(t, Options{Path: path, ReadOnly: true})
+	allowed := strings.Join(backing, "")
+	img := mustOpen(t, Options{Path: path, ReadOnly: true, Backing: allowed})
 	if !bytes.Equal(content(t, img), want) {
 		t.Errorf("%s: content differs", filepath.Base(path))
 	}
-	playChanges(t, mustOpen(t, Options{Path: path, COW: true}), bytes.Clone(want), 8)
+	playChanges(t, mustOpen(t, Options{Path: path, COW: true, Backing: allowed}), bytes.Clone(want), 8)
 }
 
 // TestQEMULocks: QEMU keeps away from an image that stile writes to.
@@ -133,27 +134,32 @@ func TestQEMULocks(t *testing.T) {
 	}
 }
 
+// writeBacked makes an image that names a backing file.
+func writeBacked(t *testing.T, path, backing, format string) string {
+	t.Helper()
+	img := testImage(nil)
+	at := 104
+	if format != "" {
+		binary.BigEndian.PutUint32(img[at:], extBackingFormat)
+		binary.BigEndian.PutUint32(img[at+4:], uint32(len(format)))
+		copy(img[at+8:], format)
+		at += 8 + (len(format)+7)&^7
+	}
+	at += 8 // end of extensions
+	binary.BigEndian.PutUint64(img[8:], uint64(at))
+	binary.BigEndian.PutUint32(img[16:], uint32(len(backing)))
+	copy(img[at:], backing)
+	if err := os.WriteFile(path, img, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestQCOW2Backing(t *testing.T) {
 	dir := t.TempDir()
 	qemuImg(t, dir, "create", "-f", "raw", "base", "1M")
 	write := func(name, backing, format string) string {
-		img := testImage(nil)
-		at := 104
-		if format != "" {
-			binary.BigEndian.PutUint32(img[at:], extBackingFormat)
-			binary.BigEndian.PutUint32(img[at+4:], uint32(len(format)))
-			copy(img[at+8:], format)
-			at += 8 + (len(format)+7)&^7
-		}
-		at += 8 // end of extensions
-		binary.BigEndian.PutUint64(img[8:], uint64(at))
-		binary.BigEndian.PutUint32(img[16:], uint32(len(backing)))
-		copy(img[at:], backing)
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, img, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return path
+		return writeBacked(t, filepath.Join(dir, name), backing, format)
 	}
 	chain := "base"
 	for i := range maxBackingDepth + 1 {

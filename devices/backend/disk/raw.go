@@ -26,9 +26,11 @@ type raw struct {
 	first   []byte // a block
 }
 
-// errHeader refuses a guest's qcow2 header in an image of which only the content said that it is raw.
-var errHeader = errors.New("the guest wrote a qcow2 header to an image that was only guessed to be raw, which would have it " +
-	"read as qcow2 the next time; give it format=raw if that is meant")
+// errHeader refuses a guest's header of another format in an image of which only the content said that it is raw.
+func errHeader(format string) error {
+	return fmt.Errorf("the guest wrote a header of format %s to an image that was only guessed to be raw, which would have it "+
+		"read as %[1]s the next time, by stile or QEMU; give it format=raw if that is meant", format)
+}
 
 // newRaw takes f over.
 func newRaw(f *file, o Options) (Image, error) {
@@ -109,14 +111,28 @@ func (r *raw) writeFirst(c cursor, n, off int64) error {
 	r.guardMu.Lock()
 	defer r.guardMu.Unlock()
 	c.get(r.first[off : off+n])
-	if off == 0 && isQCOW2(r.first[:n]) {
-		return errHeader
+	if off == 0 {
+		if err := r.checkHeader(r.first[:min(n, SectorSize)]); err != nil {
+			return err
+		}
 	}
 	copied := [1][]byte{r.first[off : off+n]}
 	if r.direct != nil {
 		return r.direct.write(r.f, cursor{bufs: copied[:]}, n, off)
 	}
 	return r.f.write(cursor{bufs: copied[:]}, n, off)
+}
+
+// checkHeader refuses the first sector of another format. Where that of a real device says that it is encrypted, nobody takes it
+// for anything else.
+func (r *raw) checkHeader(head []byte) error {
+	if isQCOW2(head) {
+		return errHeader(string(QCOW2))
+	}
+	if found, ok := probe(head); ok && !(found.name == luks && r.f.isDevice) {
+		return errHeader(found.name)
+	}
+	return nil
 }
 
 func (r *raw) Flush() error {
