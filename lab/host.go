@@ -155,7 +155,7 @@ func (p *plan) resume(ctx context.Context, st *saved, console io.Writer, begin t
 	lap(&h.phases.State)
 	migration := newMigration()
 	b := p.image.backend(filepath.Join(st.dir, ramFile), p.store.empty(), false, st.meta.NoSandbox)
-	b.rw = p.writable.folder
+	b.rw = p.writable.folders
 	proc, err := p.start(b, []string{"-incoming", "defer"}, console, migration)
 	if err != nil {
 		return nil, err

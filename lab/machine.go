@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
@@ -118,9 +119,14 @@ const (
 	qmpID     = "qmp"
 	rootTag   = "host"
 	tmpTag    = "hosttmp"
-	// writableTag is the share behind Config.Writable.
+	// writableTag begins the names of the shares behind Config.Writable.
 	writableTag = "hostrw"
+	// maxWritable is how many there are. They are functions of one slot each eight, from writableSlot on.
+	maxWritable  = 16
+	writableSlot = 0x7
 )
+
+func writableName(i int) string { return writableTag + strconv.Itoa(i) }
 
 // frontend returns the arguments for what the guest sees. They are part of the state's key.
 func (m *Machine) frontend() []string {
@@ -135,21 +141,24 @@ func (m *Machine) frontend() []string {
 		"-device", "virtserialport,nr=1,chardev=" + agentID + ",name=" + agentproto.PortName,
 		"-device", "virtio-9p-pci,addr=0x5,disable-legacy=on,fsdev=" + rootTag + ",mount_tag=" + rootTag,
 		"-device", "virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=" + tmpTag + ",mount_tag=" + tmpTag,
-		"-device", "virtio-9p-pci,addr=0x7,disable-legacy=on,fsdev=" + writableTag + ",mount_tag=" + writableTag,
+	}
+	for i := range maxWritable {
+		args = append(args, "-device", fmt.Sprintf("virtio-9p-pci,addr=%#x.%d,multifunction=on,disable-legacy=on,fsdev=%s,mount_tag=%[3]s",
+			writableSlot+i/8, i%8, writableName(i)))
 	}
 	return append(args, m.Topology.frontend()...)
 }
 
 // backend says what stands behind the machine in one run.
 type backend struct {
-	ram    string // path of ram.img
-	shared bool   // whether the machine's writes reach ram.img
-	root   string // folder that L1 sees as the host's root
-	tmp    string // folder that L1 sees as the host's /tmp
-	empty  string // an empty folder
-	rw     string // folder that L1 may write to; "" for none
-	bare   bool   // without QEMU's sandbox, which its build lacks
-	media  media  // behind the devices
+	ram    string   // path of ram.img
+	shared bool     // whether the machine's writes reach ram.img
+	root   string   // folder that L1 sees as the host's root
+	tmp    string   // folder that L1 sees as the host's /tmp
+	empty  string   // an empty folder
+	rw     []string // folders that L1 may write to
+	bare   bool     // without QEMU's sandbox, which its build lacks
+	media  media    // behind the devices
 
 	// Inherited descriptors, each one end of a socket pair.
 	qmp, agent, console int
@@ -169,7 +178,9 @@ func (m *Machine) args(b *backend) []string {
 		"-object", fmt.Sprintf("memory-backend-file,id=%s,size=%dM,share=%s,mem-path=%s", ramID, m.Mem/MiB, share, escape(b.ram)),
 		"-fsdev", folder(rootTag, b.root),
 		"-fsdev", folder(tmpTag, b.tmp),
-		"-fsdev", b.writable(),
+	)
+	args = append(args, b.writable()...)
+	args = append(args,
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", qmpID, b.qmp),
 		"-qmp", "chardev:"+qmpID, // -mon is deprecated since 11.1
 		"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", agentID, b.agent),
@@ -187,12 +198,17 @@ func share(id, path, readOnly string) string {
 	return "local,id=" + id + ",security_model=none,readonly=" + readOnly + ",multidevs=remap,path=" + escape(path)
 }
 
-// writable is the share that L1 may write to, or an empty one.
-func (b *backend) writable() string {
-	if b.rw == "" {
-		return folder(writableTag, b.empty)
+// writable are the shares that L1 may write to, and empty ones in place of those that are not needed.
+func (b *backend) writable() []string {
+	var args []string
+	for i := range maxWritable {
+		dev := folder(writableName(i), b.empty)
+		if i < len(b.rw) {
+			dev = share(writableName(i), b.rw[i], "off")
+		}
+		args = append(args, "-fsdev", dev)
 	}
-	return share(writableTag, b.rw, "off")
+	return args
 }
 
 // escape doubles commas, which separate QEMU's options.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -20,12 +21,17 @@ func machine(t *testing.T) Machine {
 func TestArgs(t *testing.T) {
 	m := machine(t)
 	got := m.args(&backend{ram: "/cache/a,b/ram.img", root: "/", tmp: "/tmp", empty: "/cache/empty", qmp: 3, agent: 4, console: 5})
+	var shares, devices string
+	for i := range maxWritable {
+		shares += fmt.Sprintf(" -fsdev local,id=hostrw%d,security_model=none,readonly=on,multidevs=remap,path=/cache/empty", i)
+		devices += fmt.Sprintf(" -device virtio-9p-pci,addr=%#x.%d,multifunction=on,disable-legacy=on,fsdev=hostrw%d,mount_tag=hostrw%[3]d", 7+i/8, i%8, i)
+	}
 	want := strings.Fields(`
 		-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 		-object memory-backend-file,id=ram0,size=2048M,share=off,mem-path=/cache/a,,b/ram.img
 		-fsdev local,id=host,security_model=none,readonly=on,multidevs=remap,path=/
 		-fsdev local,id=hosttmp,security_model=none,readonly=on,multidevs=remap,path=/tmp
-		-fsdev local,id=hostrw,security_model=none,readonly=on,multidevs=remap,path=/cache/empty
+		` + shares + `
 		-chardev socket,id=qmp,fd=3 -qmp chardev:qmp
 		-chardev socket,id=agent,fd=4 -chardev socket,id=console,fd=5
 		-nodefaults -no-user-config -nic none -display none -no-reboot
@@ -35,8 +41,7 @@ func TestArgs(t *testing.T) {
 		-device virtio-serial-pci,addr=0x4,disable-legacy=on,max_ports=2
 		-device virtserialport,nr=1,chardev=agent,name=stile.agent
 		-device virtio-9p-pci,addr=0x5,disable-legacy=on,fsdev=host,mount_tag=host
-		-device virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=hosttmp,mount_tag=hosttmp
-		-device virtio-9p-pci,addr=0x7,disable-legacy=on,fsdev=hostrw,mount_tag=hostrw`)
+		-device virtio-9p-pci,addr=0x6,disable-legacy=on,fsdev=hosttmp,mount_tag=hosttmp` + devices)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("arguments (-want +got):\n%s", diff)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,16 +14,17 @@ import (
 	"github.com/stile-vmm/stile/internal/agentproto"
 )
 
-// What L1 writes is lost with it, except below the paths of Config.Writable: those are mounted from a second share,
-// whose folder is the deepest one that they have in common. A machine without such paths has an empty folder there.
+// What L1 writes is lost with it, except below the paths of Config.Writable: those are mounted from shares of their own, one for
+// each folder that none of the others holds. The machine has a number of these devices; those that are not needed have an empty
+// folder behind them.
 
-// writableMount is where L1 has that share. /run is in memory.
+// writableMount is where L1 has those shares, each in a folder with its number. /run is in memory.
 const writableMount = "/run/stile-writable"
 
 // writable is what of the host's files L1 may change.
 type writable struct {
-	folder string   // that QEMU shares; "" for nothing
-	paths  []string // files and folders in it or itself, without symbolic links
+	folders []string // that QEMU shares, none in another
+	paths   []string // files and folders in them or themselves, without symbolic links
 }
 
 // findWritable resolves the paths. Two may be the same.
@@ -39,14 +41,32 @@ func findWritable(paths []string) (writable, error) {
 			continue
 		}
 		w.paths = append(w.paths, resolved)
-		if w.folder == "" {
-			w.folder = dir
-		}
-		w.folder = commonFolder(w.folder, dir)
+		w.folders = append(w.folders, dir)
 	}
 	// What holds others is mounted first.
 	slices.Sort(w.paths)
+	w.folders = outermost(w.folders)
+	if len(w.folders) > maxWritable {
+		faults = append(faults, fmt.Errorf("the lab can write to %d folders of this host, not to %d: name one above them", maxWritable, len(w.folders)))
+	}
 	return w, errors.Join(faults...)
+}
+
+// outermost returns the folders that lie in no other one.
+func outermost(dirs []string) []string {
+	slices.Sort(dirs)
+	var list []string
+	for _, dir := range dirs {
+		if !slices.ContainsFunc(list, func(above string) bool { return holds(above, dir) }) {
+			list = append(list, dir)
+		}
+	}
+	return list
+}
+
+// holds reports whether path is dir or below it.
+func holds(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // resolveWritable returns path without symbolic links, and the folder that must be shared for it.
@@ -79,32 +99,23 @@ func checkPlace(path string) error {
 	return unix.Access(path, unix.W_OK)
 }
 
-// commonFolder returns the deepest folder that holds both or is them.
-func commonFolder(a, b string) string {
-	for a != b {
-		if len(a) > len(b) {
-			a = filepath.Dir(a)
-		} else {
-			b = filepath.Dir(b)
-		}
-	}
-	return a
-}
-
 // mounts puts the paths over L1's view of them. Nothing is cached, so that a write that was
 // answered is the host's, however L1 ends.
 func (w writable) mounts() []agentproto.Mount {
-	if w.folder == "" {
-		return nil
-	}
-	list := []agentproto.Mount{{
-		Kind: agentproto.Mount9P, Source: writableTag, Target: writableMount, Options: "cache=none",
-	}}
-	for _, path := range w.paths {
-		inside := strings.TrimPrefix(path, w.folder)
+	var list []agentproto.Mount
+	for i := range w.folders {
 		list = append(list, agentproto.Mount{
-			Kind: agentproto.MountBind, Source: filepath.Join(writableMount, inside), Target: path,
+			Kind: agentproto.Mount9P, Source: writableName(i), Target: writablePlace(i), Options: "cache=none",
+		})
+	}
+	for _, path := range w.paths {
+		i := slices.IndexFunc(w.folders, func(dir string) bool { return holds(dir, path) })
+		inside := strings.TrimPrefix(path, w.folders[i])
+		list = append(list, agentproto.Mount{
+			Kind: agentproto.MountBind, Source: filepath.Join(writablePlace(i), inside), Target: path,
 		})
 	}
 	return list
 }
+
+func writablePlace(i int) string { return filepath.Join(writableMount, strconv.Itoa(i)) }

@@ -30,19 +30,23 @@ func TestFindWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		name   string
-		give   []string
-		folder string
-		paths  []string
+		name    string
+		give    []string
+		folders []string
+		paths   []string
 	}{
-		{"nothing", nil, "", nil},
-		{"a file", []string{"a/b/disk"}, "a/b", []string{"a/b/disk"}},
-		{"a link to it, and it", []string{"link", "a/b/disk"}, "a/b", []string{"a/b/disk"}},
-		{"a folder", []string{"a/c"}, "a/c", []string{"a/c"}},
-		{"a folder and a file in it", []string{"a/b/disk", "a"}, "a", []string{"a", "a/b/disk"}},
-		{"names that begin alike", []string{"a/bb", "a/b"}, "a", []string{"a/b", "a/bb"}},
+		{"nothing", nil, nil, nil},
+		{"a file", []string{"a/b/disk"}, []string{"a/b"}, []string{"a/b/disk"}},
+		{"a link to it, and it", []string{"link", "a/b/disk"}, []string{"a/b"}, []string{"a/b/disk"}},
+		{"a folder", []string{"a/c"}, []string{"a/c"}, []string{"a/c"}},
+		{"a folder and a file in it", []string{"a/b/disk", "a"}, []string{"a"}, []string{"a", "a/b/disk"}},
+		{"folders beside each other", []string{"a/c", "a/b/disk"}, []string{"a/b", "a/c"}, []string{"a/b/disk", "a/c"}},
+		{"names that begin alike", []string{"a/bb", "a/b"}, []string{"a"}, []string{"a/b", "a/bb"}},
 	} {
-		var give, want []string
+		var give, want, folders []string
+		for _, name := range tt.folders {
+			folders = append(folders, in(name))
+		}
 		for _, name := range tt.give {
 			give = append(give, in(name))
 		}
@@ -50,7 +54,7 @@ func TestFindWritable(t *testing.T) {
 			want = append(want, in(name))
 		}
 		w, err := findWritable(give)
-		if err != nil || !slices.Equal(w.paths, want) || tt.folder != "" && w.folder != in(tt.folder) {
+		if err != nil || !slices.Equal(w.paths, want) || !slices.Equal(w.folders, folders) {
 			t.Errorf("%s: %+v, %v", tt.name, w, err)
 		}
 		mounts := w.mounts()
@@ -61,7 +65,7 @@ func TestFindWritable(t *testing.T) {
 			continue
 		}
 		last := mounts[len(mounts)-1]
-		if len(mounts) != 1+len(want) || last.Kind != agentproto.MountBind || last.Target != want[len(want)-1] ||
+		if len(mounts) != len(folders)+len(want) || last.Kind != agentproto.MountBind || last.Target != want[len(want)-1] ||
 			!strings.HasPrefix(last.Source, writableMount) {
 			t.Errorf("%s: mounts %+v", tt.name, mounts)
 		}
@@ -76,10 +80,20 @@ func TestWritableRefused(t *testing.T) {
 	}
 }
 
-func TestCommonFolder(t *testing.T) {
-	for _, tt := range [][3]string{{"/a", "/a", "/a"}, {"/a/b", "/a", "/a"}, {"/a/b", "/a/c/d", "/a"}, {"/a", "/b", "/"}, {"/", "/b", "/"}} {
-		if got := commonFolder(tt[0], tt[1]); got != tt[2] {
-			t.Errorf("%s and %s: %s, want %s", tt[0], tt[1], got, tt[2])
-		}
+// TestWritableSharesNothingElse: no folder is shared because it lies above two others.
+func TestWritableSharesNothingElse(t *testing.T) {
+	w, err := findWritable([]string{t.TempDir(), "/var/tmp"})
+	if err != nil || len(w.folders) != 2 || slices.Contains(w.folders, "/") {
+		t.Errorf("%+v, %v", w, err)
+	}
+	var many []string
+	for range maxWritable + 1 {
+		many = append(many, t.TempDir())
+	}
+	if w, err := findWritable(many); err == nil {
+		t.Errorf("%d folders: %+v", len(many), w)
+	}
+	if w, err := findWritable(many[1:]); err != nil || len(w.folders) != maxWritable {
+		t.Errorf("%d folders: %+v, %v", maxWritable, w, err)
 	}
 }

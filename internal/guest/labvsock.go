@@ -36,6 +36,10 @@ func (t *nestedTarget) relay(v *vmm.Vsock) (end func(), err error) {
 				time.Sleep(firstDial) // out of descriptors, which passes
 				continue
 			}
+			if hostsock.CheckPeer(conn) != nil {
+				conn.Close()
+				continue
+			}
 			go t.carry(ctx, conn)
 		}
 	}()
@@ -163,7 +167,7 @@ func (t *nestedTarget) takeDialled(ctx context.Context, path string) {
 func connectDialled(ctx context.Context, conn net.Conn, path string) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	peer, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	peer, err := hostsock.Dial(path)
 	if err != nil {
 		return
 	}

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -99,8 +101,43 @@ func PortPath(path string, port uint32) string {
 }
 
 // Dial connects to what stands for a port of the host.
-func (s *Socket) Dial(port uint32) (*net.UnixConn, error) {
-	return net.DialUnix("unix", nil, &net.UnixAddr{Name: PortPath(s.path, port), Net: "unix"})
+func (s *Socket) Dial(port uint32) (*net.UnixConn, error) { return Dial(PortPath(s.path, port)) }
+
+// Dial connects to the socket at path. One that another user listens on, but for root, is refused: in a folder such as /tmp anybody
+// may have put it there.
+func Dial(path string) (*net.UnixConn, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckPeer(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("vsock: connect to %s: %w", path, err)
+	}
+	return conn, nil
+}
+
+// CheckPeer refuses a connection whose other end belongs neither to this user nor to root.
+func CheckPeer(conn *net.UnixConn) error { return checkPeer(conn, os.Geteuid()) }
+
+// checkPeer refuses a connection whose other end belongs neither to uid nor to root.
+func checkPeer(conn *net.UnixConn, uid int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var peerErr error
+	if err := raw.Control(func(fd uintptr) { peer, peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return err
+	}
+	if peerErr != nil {
+		return os.NewSyscallError("getsockopt SO_PEERCRED", peerErr)
+	}
+	if int(peer.Uid) != uid && peer.Uid != 0 {
+		return fmt.Errorf("the socket's other end belongs to user %d: %w", peer.Uid, os.ErrPermission)
+	}
+	return nil
 }
 
 // Serve takes clients until Close, each on a goroutine of its own. It returns at once.
@@ -115,7 +152,7 @@ func (s *Socket) Serve(connect Connect) {
 				time.Sleep(100 * time.Millisecond) // out of descriptors, which passes
 				continue
 			}
-			if !s.keep(conn) {
+			if CheckPeer(conn) != nil || !s.keep(conn) {
 				conn.Close()
 				continue
 			}

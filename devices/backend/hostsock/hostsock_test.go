@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -126,4 +128,93 @@ func FuzzGreeting(f *testing.F) {
 			t.Errorf("%q: %d bytes are left", text, r.Len())
 		}
 	})
+}
+
+// TestStrangers: neither is a socket used that another user has put there, nor a client served that another user runs.
+func TestStrangers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.sock")
+	l, err := Bind(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := Dial(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	peer, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	for _, c := range []*net.UnixConn{conn, peer} {
+		if err := CheckPeer(c); err != nil {
+			t.Error(err)
+		}
+		// Root is trusted by all.
+		if err := checkPeer(c, os.Geteuid()+1); (err == nil) != (os.Geteuid() == 0) {
+			t.Errorf("as another user: %v", err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		testOtherUser(t)
+	}
+}
+
+// testOtherUser has a process of another user listen.
+func testOtherUser(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "stranger")
+	program, err := os.ReadFile(os.Args[0]) // where it is, others don't get
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "program"), program, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "program"), "-test.run=^TestListenAsStranger$")
+	cmd.Env = append(os.Environ(), "STILE_TEST_STRANGER="+path)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := Dial(path); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "user 12345") {
+		t.Errorf("connected to a stranger: %v, %v", conn, err)
+	}
+}
+
+// TestListenAsStranger is the other user's process.
+func TestListenAsStranger(t *testing.T) {
+	path := os.Getenv("STILE_TEST_STRANGER")
+	if path == "" {
+		return
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	os.Chmod(path, 0o777)
+	os.Stdout.WriteString("!")
+	for {
+		if _, err := l.Accept(); err != nil {
+			return
+		}
+	}
 }

@@ -76,6 +76,9 @@ func (s *Session) openHandle(c *Call, n *node, flags int) (int, error) {
 		flags = flags&(unix.O_ACCMODE|passedFlags) | hostFlags
 		fd, err = openAt(s.share.proc.Int(), c.procName(handle), flags)
 	}
+	if err == nil && fd >= 0 && flags&unix.O_TRUNC != 0 {
+		err = s.share.unprivilege(c, fd)
+	}
 	if err == nil {
 		err = statFD(handle, &c.st)
 	}
@@ -148,6 +151,9 @@ func (s *Session) write(c *Call, d *decoder) error {
 	}
 	pos, err := fileOffset(off)
 	if err != nil {
+		return err
+	}
+	if err := s.share.unprivilege(c, file.fd); err != nil {
 		return err
 	}
 	n, err := vectorIO(unix.SYS_PWRITEV, file.fd, data, pos, 0)

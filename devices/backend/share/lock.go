@@ -86,7 +86,7 @@ func (s *Session) lock(c *Call, d *decoder) error {
 		patience = lockWait
 	}
 	for pause := lockPause; ; pause *= 2 {
-		err = file.lock(k)
+		err = s.lockBounded(file, k)
 		if err != unix.EAGAIN || patience <= 0 {
 			break
 		}

@@ -85,7 +85,15 @@ func (s *Session) check(c *Call, n *node, fd int) error {
 	if identify(&c.st) != n.id || fileType(&c.st) != n.typ {
 		return unix.ESTALE
 	}
-	return nil
+	if n.id.dev == s.share.rootID.dev {
+		return nil
+	}
+	// Another file system may be there by now that has the old one's number, and its root the same inode.
+	kernels, err := isKernelFS(fd)
+	if err == nil && kernels != n.hidden {
+		err = unix.ESTALE
+	}
+	return err
 }
 
 // adopt gives n the descriptor fd, pinned, and returns the one that it has after that.
@@ -175,7 +183,7 @@ func (s *Session) statNode(c *Call, n *node) error {
 	s.names.RLock()
 	defer s.names.RUnlock()
 	s.mu.Lock()
-	parent, name, open := n.parent, n.name, n.fd >= 0
+	parent, name, open := n.parent, n.name, n.fd >= 0 || n.id.dev != s.share.rootID.dev
 	if !open {
 		parent.refs++
 	}

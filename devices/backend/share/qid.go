@@ -25,8 +25,7 @@ type fileID struct{ dev, ino uint64 }
 
 // device is one file system of the host, as far as a QID needs it.
 type device struct {
-	index  uint64 // 0 is the folder's own
-	hidden bool   // shows the kernel, not files
+	index uint64 // 0 is the folder's own
 }
 
 // qid identifies a file and its state to the guest.
@@ -83,39 +82,29 @@ func (s *Share) device(dev uint64) device {
 	if ok {
 		return d
 	}
-	return s.addDevice(dev, false)
+	return s.addDevice(dev)
 }
 
-func (s *Share) addDevice(dev uint64, hidden bool) device {
+func (s *Share) addDevice(dev uint64) device {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d, ok := s.devices[dev]; ok {
 		return d
 	}
-	d := device{index: uint64(len(s.devices)), hidden: hidden}
+	d := device{index: uint64(len(s.devices))}
 	s.devices[dev] = d
 	return d
 }
 
-// hidden reports whether the file path in the directory dirfd, which lies on dev, belongs to a
-// file system of the kernel. The answer is kept for each file system.
-func (s *Share) hidden(dirfd int, path []byte, dev uint64) (bool, error) {
-	s.mu.RLock()
-	d, ok := s.devices[dev]
-	s.mu.RUnlock()
-	if ok {
-		return d.hidden, nil
-	}
+// hidden reports whether the file path in the directory dirfd belongs to a file system of the kernel. It is asked each time:
+// the number of a file system that was unmounted is given to the next one.
+func hidden(dirfd int, path []byte) (bool, error) {
 	fd, err := openAt(dirfd, path, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(fd)
-	hidden, err := isKernelFS(fd)
-	if err != nil {
-		return false, err
-	}
-	return s.addDevice(dev, hidden).hidden, nil
+	return isKernelFS(fd)
 }
 
 // Magic numbers that x/sys lacks (include/uapi/linux/magic.h and the file systems' sources).

@@ -30,6 +30,7 @@ type Session struct {
 	handles  int  // open descriptors of nodes, without the root's
 	recent   node // ring of nodes whose descriptor is open and not in use; the oldest is recent.newer
 	opens    int  // open files, under way or done
+	locks    int  // byte ranges locked on the host
 	xattrs   int  // bytes of extended attributes under way
 }
 
@@ -49,6 +50,9 @@ type openFile struct {
 
 	mu  sync.Mutex
 	pos int64 // of a directory's descriptor; -1 if unknown
+
+	lockMu sync.Mutex // held while the host is asked for a lock, which does not wait
+	held   []heldRange
 }
 
 // NewSession begins a session. The caller must Close it before the share.
@@ -294,6 +298,7 @@ func (s *Session) put(f *fid) {
 	file := f.file.Load()
 	if file != nil {
 		s.opens--
+		s.locks -= len(file.held) // nobody locks any more
 	}
 	if x := f.xattr.Load(); x != nil {
 		s.xattrs -= x.size

@@ -130,6 +130,9 @@ func (s *Session) truncate(c *Call, n *node, fd int, size uint64) error {
 	if err != nil {
 		return err
 	}
+	if err := s.share.unprivilege(c, fd); err != nil {
+		return err
+	}
 	// A file that is open for writing may have become one that can't be opened so.
 	if err := unix.Ftruncate(fd, length); err == nil {
 		return nil

@@ -49,6 +49,7 @@ type Share struct {
 	rootID     fileID
 	resolver   resolver
 	privileged bool // may give files to other users
+	root0      bool // this process is root, whose writes leave set-user-ID bits alone
 	owners     owners
 	seed       maphash.Seed
 
@@ -62,6 +63,7 @@ func New(cfg Config) (_ *Share, err error) {
 		readOnly:   cfg.ReadOnly,
 		limits:     cfg.Limits,
 		privileged: os.Geteuid() == 0 && cfg.Owner == nil,
+		root0:      os.Geteuid() == 0,
 		seed:       maphash.MakeSeed(),
 		devices:    make(map[uint64]device),
 	}

@@ -78,13 +78,13 @@ func (s *Session) step(c *Call, dir *node, name []byte) (*node, error) {
 	if err := statAt(fd, path, &c.st); err != nil {
 		return nil, err
 	}
-	hidden := false
-	if dev := identify(&c.st).dev; dev != dir.id.dev {
-		if hidden, err = s.share.hidden(fd, path, dev); err != nil {
+	kernels := false
+	if identify(&c.st).dev != dir.id.dev {
+		if kernels, err = hidden(fd, path); err != nil {
 			return nil, err
 		}
 	}
-	return s.child(dir, key, &c.st, hidden)
+	return s.child(dir, key, &c.st, kernels)
 }
 
 // checkName refuses what is not the name of one directory entry.
