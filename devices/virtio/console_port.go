@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -70,12 +71,17 @@ func (p *Port) Read(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(b) > 0 {
-		n, err := s.take(b)
+		n, more, err := s.take(b)
 		switch {
 		case n > 0:
 			return n, nil
 		case err != nil:
 			return 0, s.broken(err)
+		case more: // nothing but empty chains so far: who resets the device must get the lock
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+			continue
 		case s.err == errPortClosed:
 			return 0, io.EOF
 		case s.err != nil:
@@ -86,21 +92,25 @@ func (p *Port) Read(b []byte) (int, error) {
 	return 0, nil
 }
 
-// take copies what is available.
-func (s *stream) take(b []byte) (int, error) {
-	total := 0
+// take copies what is available, from no more than a batch of chains: those without a byte may come for ever. It reports whether
+// there may be more.
+func (s *stream) take(b []byte) (total int, more bool, _ error) {
 	if s.q == nil || s.err != nil && s.err != errPortClosed {
-		return 0, nil
+		return 0, false, nil
 	}
-	for total < len(b) {
+	for chains := 0; total < len(b); {
 		if !s.have {
+			if more = chains == batch; more {
+				break
+			}
 			ok, err := next(s.q, &s.chain)
 			if err != nil {
-				return total, err
+				return total, false, err
 			}
 			if !ok {
 				break
 			}
+			chains++
 			s.have = true
 		}
 		n, err := s.chain.Read(b[total:])
@@ -110,7 +120,7 @@ func (s *stream) take(b []byte) (int, error) {
 			s.q.Release(&s.chain, 0)
 		}
 	}
-	return total, s.q.Interrupt()
+	return total, more, s.q.Interrupt()
 }
 
 // Write writes all of b to the guest, or returns why it could not.
