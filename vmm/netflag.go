@@ -12,7 +12,7 @@ import (
 )
 
 // NetSyntax is what ParseNet takes.
-const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…[,cidr=NETWORK][,ipv6=NETWORK|off][,dns=IP[:PORT]], tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
+const NetSyntax = "user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…[,cidr=NETWORK][,ipv6=NETWORK|off][,dns=IP[:PORT]][,restrict][,deny=ADDRESS[/BITS]]…, tap=NAME[,ip=ADDRESS/BITS][,gw=ADDRESS] or macvtap=NAME; all but macvtap with mac=ADDRESS"
 
 // ParseNet reads a network card, as on the command line. The error says all faults that are in the text.
 func ParseNet(text string) (Net, error) {
@@ -56,6 +56,13 @@ func (n *Net) set(key, value string) (err error) {
 		n.User.NoIPv6 = true
 	case key == "ipv6" && user:
 		n.User.CIDR6, err = parsePrefix(value)
+	case key == "restrict" && user && value == "":
+		n.User.Restrict = true
+	case key == "deny" && user:
+		var p netip.Prefix
+		if p, err = parseDenied(value); err == nil {
+			n.User.Deny = append(n.User.Deny, p)
+		}
 	case key == "dns" && user:
 		n.User.Resolver, err = parseResolver(value)
 	case key == "ip" && !user:
@@ -125,6 +132,18 @@ func parseResolver(text string) (netip.AddrPort, error) {
 		return at, errors.New("must be IP or IP:PORT")
 	}
 	return at, nil
+}
+
+// parseDenied reads an address, or one with the network's bits.
+func parseDenied(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, errors.New("must be an address, or one with the network's bits, such as 192.168.0.0/16")
+	}
+	return p.Masked(), nil
 }
 
 func parsePrefix(text string) (netip.Prefix, error) {

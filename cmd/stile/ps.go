@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stile-vmm/stile/internal/control"
+	"github.com/stile-vmm/stile/internal/say"
 )
 
 const psHelp = `Show the VMs of this user that run now, those in the lab too, the oldest first.
@@ -53,11 +54,11 @@ func printVMs(vms []control.Info) error {
 	fmt.Fprintln(w, "ID\tPID\tAGE\tSTATE\tON\tKERNEL\tCPUS\tMEMORY\tDEVICES\tCOMMAND")
 	for _, vm := range vms {
 		if vm.State == control.Silent {
-			fmt.Fprintf(w, "%s\t\t\t%s\n", vm.ID, vm.State)
+			fmt.Fprintf(w, "%s\t\t\t%s\n", say.Word(vm.ID), say.Word(string(vm.State)))
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", vm.ID, vm.PID, age(vm.Started), vm.State, vm.On,
-			orElse(vm.Kernel, "default"), vm.CPUs, roundSize(int64(vm.Memory)), orElse(strings.Join(vm.Devices, ","), "-"), commandLine(vm.Command))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", say.Word(vm.ID), vm.PID, age(vm.Started), say.Word(string(vm.State)), say.Word(vm.On),
+			say.Word(orElse(vm.Kernel, "default")), vm.CPUs, roundSize(int64(vm.Memory)), say.Word(orElse(strings.Join(vm.Devices, ","), "-")), commandLine(vm.Command))
 	}
 	return w.Flush()
 }
@@ -83,24 +84,18 @@ func age(t time.Time) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// commandWidth is how much of a command ps shows, in bytes.
+// commandWidth is how much of a command ps shows, in characters.
 const commandWidth = 60
 
 func commandLine(args []string) string {
 	if len(args) == 0 {
 		return "(console)"
 	}
-	// A command may hold anything, and a terminal obeys what it is sent.
-	line := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.Join(args, " "))
+	line := []rune(say.Word(strings.Join(args, " ")))
 	if len(line) > commandWidth {
-		return line[:commandWidth-3] + "..."
+		return string(line[:commandWidth-3]) + "..."
 	}
-	return line
+	return string(line)
 }
 
 // completeID completes the ID of a running VM.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/internal/guest"
+	"github.com/stile-vmm/stile/internal/say"
 )
 
 const attachHelp = `Attach to the console of a running VM: its latest output, what it prints from now on, and
@@ -67,7 +68,7 @@ Without an ID, that of the VM that printed last. Logs are kept in the folder "co
 cache, at most 2 MiB of each; "stile run -v" makes the kernel print more.`
 
 func newLogsCommand() *cobra.Command {
-	follow := false
+	follow, raw := false, false
 	c := &cobra.Command{
 		Use:     "logs [ID]",
 		Short:   "Print a VM's console log, also after its end",
@@ -87,10 +88,19 @@ func newLogsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if follow {
-				return followLog(c.Context(), dir, id)
+			out := io.WriteCloser(os.Stdout)
+			if !raw {
+				out = say.Writer(os.Stdout)
 			}
-			return printLog(dir, id)
+			if follow {
+				err = followLog(c.Context(), out, dir, id)
+			} else {
+				err = printLog(out, dir, id)
+			}
+			if raw {
+				return err
+			}
+			return errors.Join(err, out.Close())
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			dir, err := guest.LogDir()
@@ -101,12 +111,13 @@ func newLogsCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what a running VM prints, until it ends")
+	c.Flags().BoolVar(&raw, "raw", false, "print what the VM has printed byte by byte, with what a terminal obeys (default: as \\x1b and the like)")
 	return c
 }
 
 // printLog prints a log, or says that there is nothing in it.
-func printLog(dir, id string) error {
-	size, err := control.ReadLog(dir, id, os.Stdout)
+func printLog(out io.Writer, dir, id string) error {
+	size, err := control.ReadLog(dir, id, out)
 	if err == nil && size == 0 {
 		notice(id + " has printed nothing, as kernels do that meet no trouble; with stile run -v they print all")
 	}
@@ -114,17 +125,17 @@ func printLog(dir, id string) error {
 }
 
 // followLog prints a running VM's console as it comes. Of one that has ended it prints the log.
-func followLog(ctx context.Context, dir, id string) error {
+func followLog(ctx context.Context, out io.Writer, dir, id string) error {
 	_, conn, err := control.Attach(ctx, id, &control.Request{Op: control.OpLog})
 	var none *control.NoVMError
 	if errors.As(err, &none) {
-		return printLog(dir, id)
+		return printLog(out, dir, id)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", id, err)
 	}
 	defer conn.Close()
-	_, err = io.Copy(os.Stdout, conn)
+	_, err = io.Copy(out, conn)
 	return ignoreClosed(err)
 }
 

@@ -56,6 +56,11 @@ func obeyed(r rune) bool {
 	return unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
+// Word is Clean for what stands within a line: line ends and tabs are escapes too.
+func Word(text string) string {
+	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(Clean(text))
+}
+
 // Line prints a line "stile: text", cleaned. It waits for a reader that stands still no longer than a second.
 func Line(w io.Writer, text string) { Until(expired(), w, "stile: "+text+"\n") }
 
@@ -85,8 +90,8 @@ func expired() context.Context {
 }
 
 // Writer returns a writer that cleans what is written to w, line by line or whole texts: an escape sequence that is cut in two is
-// cleaned all the same, since its first character alone makes it one.
-func Writer(w io.Writer) io.Writer { return &cleaner{w: w} }
+// cleaned all the same, since its first character alone makes it one. Close leaves w open.
+func Writer(w io.Writer) io.WriteCloser { return &cleaner{w: w} }
 
 type cleaner struct {
 	w    io.Writer

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/internal/hostmem"
 )
 
@@ -21,6 +22,7 @@ import (
 // Byte 0 is held while others are gathered. Then there is a byte for each VM, and one for each unit of memory.
 type Room struct {
 	path     string
+	fault    error // why there is no path
 	machines int64 // how many VMs
 	units    int64 // how much memory
 	patience time.Duration
@@ -38,8 +40,13 @@ const (
 // MachineRoom returns this machine's room: three quarters of the memory that a process like this one may have, and four VMs for each CPU.
 func MachineRoom() *Room {
 	r := &Room{
-		path:     filepath.Join(os.TempDir(), fmt.Sprintf("stile-vms-%d.lock", os.Getuid())),
 		machines: int64(vmsPerCPU * runtime.NumCPU()), units: 1, patience: roomPatience,
+	}
+	// In a folder of the user's own: in one for temporary files, others could take the name.
+	if dir, err := control.Dir(); err == nil {
+		r.path = filepath.Join(dir, "tests.lock")
+	} else {
+		r.fault = err
 	}
 	if limit, err := hostmem.Max(); err == nil {
 		r.units = max(1, int64(limit.Bytes/4*3/roomUnit))
@@ -57,6 +64,9 @@ func (p *Place) Release() { _ = p.file.Close() } // and with it the locks
 // VM and waits for a second one would wait for ever if all did so. idle, if not nil, is asked to end a VM that nobody uses, and
 // says whether it did. The caller releases the place.
 func (r *Room) Take(ctx context.Context, memory uint64, idle func() bool) (*Place, error) {
+	if r.fault != nil {
+		return nil, fmt.Errorf("room for a VM: %w", r.fault)
+	}
 	f, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("room for a VM: %w", err)

@@ -3,9 +3,12 @@ package testrun
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/stile-vmm/stile/internal/control"
 )
 
 // TestRoom: what does not fit waits, and gets what others give back.
@@ -90,5 +93,26 @@ func BenchmarkTake(b *testing.B) {
 			b.Fatal(err)
 		}
 		p.Release()
+	}
+}
+
+// TestRoomIsTheUsers: the file is in no folder where another user could have put it.
+func TestRoomIsTheUsers(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(control.EnvDir, filepath.Join(dir, "run"))
+	p, err := MachineRoom().Take(t.Context(), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Release()
+	if _, err := os.Stat(filepath.Join(dir, "run", "tests.lock")); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "run"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := MachineRoom().Take(t.Context(), 1, nil); err == nil {
+		p.Release()
+		t.Error("a folder that anybody can write to was taken")
 	}
 }

@@ -20,6 +20,11 @@ type Config struct {
 	Forwards []Forward
 	// Resolver is asked for names; the host's, from /etc/resolv.conf, if not set.
 	Resolver netip.AddrPort
+	// Restrict leaves the guest nothing but the Forwards: it reaches neither this host nor others, nor has names resolved.
+	Restrict bool
+	// Deny are addresses that the guest does not reach, as this host knows them: 127.0.0.0/8 is this host. A name server
+	// answers all the same.
+	Deny []netip.Prefix
 	// MAC is the guest's card's address, if it has more than the network knows from DHCP.
 	MAC [6]byte
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,8 @@ var routerAddress = netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: gatewayHost}
 type Stack struct {
 	addresses Addresses
 	resolver  netip.AddrPort
+	restrict  bool
+	deny      []netip.Prefix
 	link      *link
 	guestMAC  atomic.Pointer[[6]byte] // of the guest's last frame
 	stack     *stack.Stack
@@ -65,7 +68,7 @@ func New(c Config) (*Stack, error) {
 		return nil, err
 	}
 	s := &Stack{
-		addresses: c.Addresses(), resolver: c.Resolver,
+		addresses: c.Addresses(), resolver: c.Resolver, restrict: c.Restrict, deny: c.Deny,
 		conns: make(chan struct{}, maxConns), flows: make(chan struct{}, maxFlows), queries: make(chan struct{}, maxQueries),
 	}
 	search := SearchDomains()
@@ -206,6 +209,21 @@ func (s *Stack) awaitWork() {
 
 // host returns the address of the host that an address of the guest's network or beyond stands for.
 func (s *Stack) host(a netip.Addr) (netip.Addr, bool) {
+	to, ok := s.standsFor(a)
+	return to, ok && !s.restrict && !s.denied(to)
+}
+
+// denied reports whether an address of the host is one that the guest is not to reach. Who denies this host means all of it.
+func (s *Stack) denied(to netip.Addr) bool {
+	return slices.ContainsFunc(s.deny, func(p netip.Prefix) bool {
+		return p.Contains(to) || to.IsLoopback() && p.Overlaps(loopback) || to.IsLoopback() && p.Contains(netip.IPv6Loopback())
+	})
+}
+
+// loopback are the addresses by which a host knows itself.
+var loopback = netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)
+
+func (s *Stack) standsFor(a netip.Addr) (netip.Addr, bool) {
 	switch {
 	case a == s.addresses.Gateway:
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true

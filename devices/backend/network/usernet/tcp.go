@@ -56,7 +56,7 @@ func (s *Stack) dialTCP(to netip.AddrPort) (*net.TCPConn, error) {
 	defer cancel()
 	var dialer net.Dialer
 	if s.nameServer(to.Addr()) {
-		if to.Port() != dnsPort {
+		if to.Port() != dnsPort || s.restrict {
 			return nil, errors.New("the name server has no other port")
 		}
 		to = s.resolvers()[0]

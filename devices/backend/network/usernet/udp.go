@@ -23,7 +23,7 @@ func (s *Stack) acceptUDP(r *udp.ForwarderRequest) bool {
 	id := r.ID()
 	from, to := netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort), netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
 	serve := s.resolve
-	if !s.nameServer(to.Addr()) || to.Port() != dnsPort {
+	if s.restrict || !s.nameServer(to.Addr()) || to.Port() != dnsPort {
 		host, ok := s.host(to.Addr())
 		if !ok {
 			return false
