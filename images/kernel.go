@@ -11,6 +11,7 @@ import (
 	// binary knows its version and hash.
 	_ "github.com/gokrazy/kernel.amd64"
 	"golang.org/x/mod/module"
+	"golang.org/x/mod/sumdb/dirhash"
 )
 
 // The default kernel's module, for binaries that don't know their build list. A test
@@ -50,17 +51,47 @@ func DefaultKernelVersion() string { return defaultKernelPin().String() }
 // cache, or else downloaded into it through the module proxy and checked against the hash in go.sum.
 func (c *Cache) DefaultKernel(ctx context.Context) (string, error) {
 	p := defaultKernelPin()
+	var changed error
 	if path, ok := findInModuleCache(p.Version, kernelFile); ok {
-		return path, nil
+		if changed = c.checkModule(ctx, p, path); changed == nil {
+			return path, nil
+		}
 	}
 	path, err := c.File(ctx, KindKernel, p.Version.Version, func(w *os.File) error {
 		return download(ctx, p, kernelFile, w)
 	})
+	if err != nil && changed != nil {
+		return "", fmt.Errorf("the default kernel: %w; to download it failed: %w", changed, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("the default kernel is not here: %w; on a machine with a network run "+
 			"`go mod download %s`, or name a kernel with -k", err, p.Version)
 	}
 	return path, nil
+}
+
+// checkModule returns an error unless the module in whose folder path lies is the one that is pinned: whoever can write to a module
+// cache could have changed it. That is hashed once for each state of the file.
+func (c *Cache) checkModule(ctx context.Context, p pin, path string) error {
+	hash, err := c.HashFile(ctx, path)
+	if err != nil {
+		return err
+	}
+	record := c.path(KindHash, "pin-"+hashText(p.String() + " " + p.sum + " " + hash)[:32])
+	if _, err := readRecord(record); err == nil {
+		touch(record)
+		return nil
+	}
+	dir := filepath.Dir(path)
+	sum, err := dirhash.HashDir(dir, p.String(), dirhash.Hash1)
+	if err != nil {
+		return err
+	}
+	if sum != p.sum {
+		return fmt.Errorf("the module in %s was changed: its hash is %s, expected was %s; remove it with `go clean -modcache`", dir, sum, p.sum)
+	}
+	_ = writeRecord(record, "same") // it only saves time
+	return nil
 }
 
 // findInModuleCache looks for a file of a module where the Go tool keeps modules.

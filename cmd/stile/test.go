@@ -23,6 +23,7 @@ type testFlags struct {
 	spec   guest.Spec
 	memory sizeFlag
 	where  guest.Anywhere
+	env    []string
 }
 
 // add has no short flags, which pflag would see in -mod and others of go test's; testShorts are handled apart.
@@ -43,6 +44,7 @@ func (f *testFlags) add(fs *pflag.FlagSet) {
 	addFolderFlags(fs, &f.spec.Folders)
 	addDiskFlag(fs, &f.spec.Disks)
 	fs.StringArrayVar(&f.spec.Devices, "device", nil, deviceUsage)
+	fs.StringArrayVar(&f.env, "env", nil, "`KEY=VALUE` for the test binary's environment, or KEY to carry it over, or * for all; repeatable")
 	fs.StringVar(&f.where.On, "on", "auto", "`PLACE` to run: auto, host (this machine's KVM) or lab (a nested host under emulation)")
 	fs.StringVar(&f.where.Lab.Topology, "topology", "", "the lab's devices: a `TOPOLOGY`, see stile lab (default: none; all with --device)")
 	fs.StringVar(&f.where.Lab.Kernel, "lab-kernel", "", "the lab's `KERNEL`, see stile lab")
@@ -87,8 +89,10 @@ func (f *testFlags) arguments(fs *pflag.FlagSet) ([]string, error) {
 const testHelp = `Run go test, with each package's test binary in a VM of its own, as root of the guest.
 
 It is go test -exec 'stile test-exec …': packages and flags are go test's. The binary sees
-this host's files through a copy-on-write view, has the same environment and runs in its
-package's folder; t.TempDir is in the guest's memory. Results, -v, -json, -run, -count,
+this host's files through a copy-on-write view and runs in its package's folder; t.TempDir
+is in the guest's memory. Of the environment it gets what stile run carries over, and what
+begins with GO, CGO_, STILE_ or TEST: tokens stay here. --env KEY carries another variable,
+--env '*' all of them. Results, -v, -json, -run, -count,
 -timeout, -race, -bench, coverage, profiles and -artifacts are as without a VM; -fuzz is
 refused. Results are cached as without a VM too.
 
@@ -138,8 +142,8 @@ func newTestExecCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "test-exec [flags] BINARY [ARG]...",
 		Short: "Run a Go test binary in a VM, for go test -exec",
-		Long: `Run a Go test binary in a VM, as root of the guest, in the current folder and with this
-environment. What it writes for the go command comes back. See stile test.
+		Long: `Run a Go test binary in a VM, as root of the guest, in the current folder and with what
+stile test says of the environment. What it writes for the go command comes back. See stile test.
 
 Exit status: the binary's own, 128+n if a signal killed it, 122 if the guest died, 124 if
 it did not boot in time, 125 if stile failed.`,
@@ -155,7 +159,29 @@ it did not boot in time, 125 if stile failed.`,
 // validate reports every fault of stile's own flags.
 func (f *testFlags) validate() error {
 	f.spec.Memory = uint64(f.memory)
-	return errors.Join(f.spec.Validate(), f.spec.ValidateAgent(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.where.On))
+	faults := []error{f.spec.Validate(), f.spec.ValidateAgent(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.where.On)}
+	for _, e := range f.env {
+		if strings.HasPrefix(e, "=") || e == "" {
+			faults = append(faults, fmt.Errorf("--env %q: must be KEY=VALUE, KEY or *", e))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// carries reports whether the test binary gets a variable of this process. The others may be tokens, and a guest that is tested is
+// not to be trusted with them.
+func (f *testFlags) carries(name string) bool {
+	for _, prefix := range []string{"GO", "CGO_", "STILE_", "TEST"} { // what the go command and tests themselves read
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return guest.Carries(name) || slices.Contains(f.env, name) || slices.Contains(f.env, "*")
+}
+
+// settings returns the variables of --env that have a value.
+func (f *testFlags) settings() []string {
+	return slices.DeleteFunc(slices.Clone(f.env), func(e string) bool { return !strings.Contains(e, "=") })
 }
 
 // test becomes go test.
@@ -222,7 +248,9 @@ func (f *testFlags) exec(args []string) error {
 	}
 	f.where.Progress = say.Writer(os.Stderr)
 	f.where.Notice = func(text string) { say.Line(os.Stderr, text) }
-	status, err := testrun.InVM(f.spec, f.where, &testrun.Command{Path: binary, Args: args[1:], Dir: dir})
+	status, err := testrun.InVM(f.spec, f.where, &testrun.Command{
+		Path: binary, Args: args[1:], Dir: dir, Carries: f.carries, Env: f.settings(),
+	})
 	if lacking := (*guest.UnavailableError)(nil); errors.As(err, &lacking) {
 		return fmt.Errorf("no VM can run here: %w; stile doctor tells more", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -265,6 +266,9 @@ func setup(s Spec, made Images) *agentproto.Setup {
 
 // carried are the variables of this process that commands in a view of the host's root get.
 var carried = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "COLORTERM", "NO_COLOR"}
+
+// Carries reports whether commands in a view of the host's root get a variable of this process.
+func Carries(name string) bool { return name == "TERM" || slices.Contains(carried, name) }
 
 func environment(s Spec) []string {
 	env := []string{"TERM=" + os.Getenv("TERM")}

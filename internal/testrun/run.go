@@ -31,6 +31,8 @@ type Command struct {
 	Args []string // without the binary
 	Dir  string   // absolute, the package's folder as a rule
 	Env  []string // beside this process's environment, and winning over it
+	// Carries tells which variables of this process's environment the binary gets; nil is all.
+	Carries func(name string) bool
 
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -109,7 +111,7 @@ func (c *Command) environment() []string {
 	var env []string
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
-		if name != "" && !slices.Contains(private, name) {
+		if name != "" && !slices.Contains(private, name) && (c.Carries == nil || c.Carries(name)) {
 			env = append(env, kv)
 		}
 	}
