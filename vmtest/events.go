@@ -29,6 +29,7 @@ type event struct {
 	action action
 	test   string // "" outside of any test
 	text   string
+	own    bool // output of package testing that belongs to no test: "PASS" and the like
 }
 
 // eventParser turns the output of a test binary into events. It is a Writer for one goroutine at a time.
@@ -73,14 +74,14 @@ func (e *eventParser) flush() {
 	e.line = e.line[:0]
 	own, ok := strings.CutPrefix(line, string(rune(marker)))
 	if !ok {
-		e.emit(event{output, e.current, line})
+		e.emit(event{action: output, test: e.current, text: line})
 		return
 	}
 	own = strings.TrimSuffix(own, "\n")
 	if e.update(own) || e.result(own) {
 		return
 	}
-	e.emit(event{output, "", own + "\n"}) // PASS, FAIL and the like
+	e.emit(event{action: output, text: own + "\n", own: true})
 }
 
 // update reads a line such as "=== RUN   TestX".
@@ -94,15 +95,15 @@ func (e *eventParser) update(line string) bool {
 	switch verb {
 	case "RUN":
 		e.current = test
-		e.emit(event{run, test, ""})
+		e.emit(event{action: run, test: test})
 	case "NAME", "CONT":
 		e.current = test
 	case "PAUSE":
 		e.current = ""
 	case "ATTR":
-		e.emit(event{attr, test, text})
+		e.emit(event{action: attr, test: test, text: text})
 	default: // ARTIFACTS and what is to come
-		e.emit(event{output, test, line + "\n"})
+		e.emit(event{action: output, test: test, text: line + "\n"})
 	}
 	return true
 }
@@ -124,6 +125,6 @@ func (e *eventParser) result(line string) bool {
 	}
 	test, _, _ := strings.Cut(rest, " ")
 	e.current = ""
-	e.emit(event{a, test, ""})
+	e.emit(event{action: a, test: test})
 	return true
 }

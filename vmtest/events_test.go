@@ -23,17 +23,17 @@ const stream = "\x16=== RUN   TestX\n" +
 	"\x16FAIL\n"
 
 var streamEvents = []event{
-	{run, "TestX", ""},
-	{output, "TestX", "    x_test.go:1: a log\n"},
-	{run, "TestX/sub", ""},
-	{output, "TestX/sub", "without a newline"},
-	{output, "TestX", "=== RUN   TestFake\n"},
-	{attr, "TestX", "stile.done 1"},
-	{output, "TestX/sub", "    x_test.go:2: again\n"},
-	{pass, "TestX/sub", ""},
-	{skip, "TestX", ""},
-	{output, "", "panic: after all\n"},
-	{output, "", "FAIL\n"},
+	{action: run, test: "TestX", text: ""},
+	{action: output, test: "TestX", text: "    x_test.go:1: a log\n"},
+	{action: run, test: "TestX/sub", text: ""},
+	{action: output, test: "TestX/sub", text: "without a newline"},
+	{action: output, test: "TestX", text: "=== RUN   TestFake\n"},
+	{action: attr, test: "TestX", text: "stile.done 1"},
+	{action: output, test: "TestX/sub", text: "    x_test.go:2: again\n"},
+	{action: pass, test: "TestX/sub", text: ""},
+	{action: skip, test: "TestX", text: ""},
+	{action: output, test: "", text: "panic: after all\n"},
+	{action: output, text: "FAIL\n", own: true},
 }
 
 func parseEvents(text string, chunk int) []event {

@@ -12,16 +12,12 @@ import (
 type relay struct {
 	tests map[string]*relayed // those that have not ended, by name
 	root  *relayed
-	done  bool   // the function that was to run has returned
-	stray []byte // the end of what was printed outside of any test
+	done  bool // the function that was to run has returned
+	over  bool // the binary has given its verdict
 }
 
-// maxRelayed bounds the tests that a guest can make run here at a time, and maxStray what is kept of output that belongs
-// to none, in bytes.
-const (
-	maxRelayed = 10_000
-	maxStray   = 16 << 10
-)
+// maxRelayed bounds the tests that a guest can make run here at a time.
+const maxRelayed = 10_000
 
 // relayed is a test in the guest that has not ended.
 type relayed struct {
@@ -50,11 +46,9 @@ func (r *relay) handle(e event) {
 	switch {
 	case test == nil && e.action == run:
 		r.start(e.test)
+	case test == nil && e.action == output:
+		r.printed(e)
 	case test == nil:
-		r.stray = append(r.stray, e.text...)
-		if over := len(r.stray) - maxStray; over > 0 {
-			r.stray = append(r.stray[:0], r.stray[over:]...)
-		}
 	case e.action == run: // the root
 	case e.action == attr:
 		r.done = r.done || test == r.root && strings.HasPrefix(e.text, attrDone)
@@ -67,6 +61,22 @@ func (r *relay) handle(e event) {
 	}
 }
 
+// coverageLine begins what a binary that was built with -cover says of itself behind its verdict.
+const coverageLine = "coverage: "
+
+// printed takes output that belongs to no test that is known: it is the root's, since nothing that is printed may be lost. Only the
+// binary's summary is left out, since this process prints its own.
+func (r *relay) printed(e event) {
+	if e.own {
+		r.over = true
+		return
+	}
+	if r.over && strings.HasPrefix(e.text, coverageLine) {
+		return
+	}
+	r.root.events <- relayEvent{event: e}
+}
+
 // start makes a test of the guest a subtest of the nearest test above it. One that is not below the root is ignored.
 func (r *relay) start(name string) {
 	for at := strings.LastIndexByte(name, '/'); at >= 0 && len(r.tests) < maxRelayed; at = strings.LastIndexByte(name[:at], '/') {
@@ -76,7 +86,7 @@ func (r *relay) start(name string) {
 		}
 		sub := &relayed{events: make(chan relayEvent)}
 		r.tests[name] = sub
-		parent.events <- relayEvent{event{action: run, test: name[at+1:]}, sub}
+		parent.events <- relayEvent{event: event{action: run, test: name[at+1:]}, sub: sub}
 		return
 	}
 }

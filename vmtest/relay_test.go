@@ -3,7 +3,9 @@ package vmtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -72,6 +74,59 @@ func TestRelayed(t *testing.T) {
 		}
 		relayedRun(t, func(t *testing.T) {})
 	})
+}
+
+// TestRelayedLines is for TestRelayLines: it prints on both streams, and ends at once.
+func TestRelayedLines(t *testing.T) {
+	if os.Getenv(envRelayed) == "" {
+		return
+	}
+	for range linesRounds {
+		t.Run("lines", func(t *testing.T) {
+			relayedRun(t, func(t *testing.T) {
+				log.Print("line 1")
+				fmt.Println("line 2")
+				log.Print("line 3")
+				fmt.Fprintln(os.Stderr, "line 4")
+				fmt.Print("line 5")
+			})
+		})
+		t.Run("exit", func(t *testing.T) {
+			relayedRun(t, func(t *testing.T) {
+				fmt.Fprintln(os.Stderr, "line 6")
+				fmt.Print("line 7")
+				os.Exit(0)
+			})
+		})
+		t.Run("paused", func(t *testing.T) {
+			relayedRun(t, func(t *testing.T) {
+				t.Run("sub", func(t *testing.T) { t.Parallel() })
+				fmt.Fprintln(os.Stderr, "line 8")
+			})
+		})
+	}
+}
+
+// linesRounds is how often each line is printed.
+const linesRounds = 10
+
+// TestRelayLines: whatever a test prints arrives, on either stream, with or without its newline.
+func TestRelayLines(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestRelayedLines$", "-test.v", "-test.timeout=10m")
+	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
+	out, _ := cmd.CombinedOutput() // os.Exit fails its test
+	for i := 1; i <= 8; i++ {
+		if line := fmt.Sprintf("line %d", i); strings.Count(string(out), line) != linesRounds {
+			t.Errorf("%q came %d times of %d", line, strings.Count(string(out), line), linesRounds)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", out)
+	}
 }
 
 // TestRelay: the results of a test that runs elsewhere are those of the test here.

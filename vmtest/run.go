@@ -108,7 +108,7 @@ func (vm *VM) runTest(t *testing.T, call string) {
 	result := r.root.serve(t)
 	log.replay()
 	if code := status.ExitCode(); err == nil && code > 1 {
-		t.Logf("the test binary in the guest: %v\n%s", status, r.stray) // a panic, mostly
+		t.Logf("the test binary in the guest: %v", status) // a panic, mostly
 	}
 	switch {
 	case err != nil:
@@ -116,9 +116,9 @@ func (vm *VM) runTest(t *testing.T, call string) {
 	case result == fail:
 		t.Fail()
 	case result == output:
-		t.Errorf("vmtest: the test did not end in the guest: %v\n%s", status, r.stray)
+		t.Errorf("vmtest: the test did not end in the guest: %v", status)
 	case r.done && status.ExitCode() != 0 && !t.Failed():
-		t.Errorf("vmtest: the test binary in the guest: %v\n%s", status, r.stray)
+		t.Errorf("vmtest: the test binary in the guest: %v", status)
 	case r.done:
 	case result == skip:
 		t.SkipNow()
