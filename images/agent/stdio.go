@@ -47,30 +47,46 @@ func (s *stdio) open(streams map[agentproto.Stream]*yamux.Stream, size *agentpro
 	if size != nil {
 		return s.openTTY(streams[agentproto.StreamTTY], *size)
 	}
-	for i, name := range []agentproto.Stream{agentproto.Stdin, agentproto.Stdout, agentproto.Stderr} {
-		stream := streams[name]
-		if stream == nil {
-			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-			if err != nil {
-				return err
-			}
-			s.child[i] = null
-			continue
-		}
-		r, w, err := os.Pipe()
+	if stream := streams[agentproto.Stdin]; stream != nil {
+		r, w, err := openPipe()
 		if err != nil {
 			return err
 		}
-		// Best effort: a user has an allowance of big pipes.
-		control(w, func(fd int) { unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize) })
-		if name == agentproto.Stdin {
-			s.child[i], s.input = r, &pipe{w, stream}
-		} else {
-			s.child[i] = w
-			s.outputs = append(s.outputs, &pipe{r, stream})
+		s.child[0], s.input = r, &pipe{w, stream}
+	}
+	for name, fds := range map[agentproto.Stream][]int{agentproto.Stdout: {1}, agentproto.Stderr: {2}, agentproto.Output: {1, 2}} {
+		stream := streams[name]
+		if stream == nil {
+			continue
+		}
+		r, w, err := openPipe()
+		if err != nil {
+			return err
+		}
+		s.outputs = append(s.outputs, &pipe{r, stream})
+		for _, fd := range fds {
+			s.child[fd] = w
 		}
 	}
+	for i := range s.child {
+		if s.child[i] != nil {
+			continue
+		}
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		s.child[i] = null
+	}
 	return nil
+}
+
+// openPipe returns a pipe of pipeSize, where the user's allowance of big pipes has room for it.
+func openPipe() (r, w *os.File, err error) {
+	if r, w, err = os.Pipe(); err == nil {
+		control(w, func(fd int) { unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize) })
+	}
+	return r, w, err
 }
 
 func (s *stdio) openTTY(stream *yamux.Stream, size agentproto.Winsize) error {

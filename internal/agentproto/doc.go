@@ -10,7 +10,7 @@
 //     answers with one or more Reply messages. Push and Pull carry raw bytes besides.
 //   - A command has up to four streams: one whose Request is an Exec, for control, and
 //     before it one per standard stream, each starting with an Attach. After the Attach
-//     they carry raw bytes.
+//     they carry raw bytes. One stream may be standard output and standard error together.
 //   - A connection to an address inside the machine has two: one whose Request is a Dial,
 //     which carries what the connection receives after the Reply, and before it one that
 //     starts with an Attach and carries what the host sends.

@@ -9,7 +9,7 @@ import (
 
 // Version is the protocol's version. Both ends must have the same one: the host puts its
 // own agent into the guest.
-const Version = 1
+const Version = 2
 
 // PortName is the virtio-console port that carries the channel.
 const PortName = "stile.agent"

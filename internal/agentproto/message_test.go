@@ -92,6 +92,8 @@ func TestRequestValidate(t *testing.T) {
 		{"exec with NUL", Request{Exec: &Exec{Args: []string{"a\x00"}}}, false},
 		{"exec with a stream twice", Request{Exec: &Exec{Args: []string{"x"}, Streams: []Stream{Stdin, Stdin}}}, false},
 		{"exec with an unknown stream", Request{Exec: &Exec{Args: []string{"x"}, Streams: []Stream{"log"}}}, false},
+		{"exec with one output", Request{Exec: &Exec{Args: []string{"x"}, Streams: []Stream{Stdin, Output}}}, true},
+		{"exec with one output and another", Request{Exec: &Exec{Args: []string{"x"}, Streams: []Stream{Output, Stderr}}}, false},
 		{"dial", Request{Dial: &Dial{Network: "tcp", Address: "127.0.0.1:80"}}, true},
 		{"dial nowhere", Request{Dial: &Dial{Network: "tcp"}}, false},
 		{"dial by an unknown network", Request{Dial: &Dial{Network: "ip", Address: "127.0.0.1"}}, false},

@@ -233,11 +233,14 @@ const (
 	Stdout    Stream = "stdout"
 	Stderr    Stream = "stderr"
 	StreamTTY Stream = "tty"
+	// Output is standard output and standard error as one pipe, for a host where both go to the same place: apart, they
+	// would lose their order.
+	Output Stream = "output"
 )
 
 func (s Stream) check() error {
 	switch s {
-	case Stdin, Stdout, Stderr, StreamTTY, StreamDial:
+	case Stdin, Stdout, Stderr, Output, StreamTTY, StreamDial:
 		return nil
 	}
 	return fmt.Errorf("unknown stream %q", s)
@@ -263,6 +266,9 @@ func (e *Exec) validate() error {
 		if s == StreamDial {
 			return fmt.Errorf("stream %s is no command's", s)
 		}
+	}
+	if seen[Output] && (seen[Stdout] || seen[Stderr]) {
+		errs = append(errs, fmt.Errorf("stream %s is both %s and %s", Output, Stdout, Stderr))
 	}
 	if (e.TTY != nil) != seen[StreamTTY] || seen[StreamTTY] && len(seen) != 1 {
 		errs = append(errs, errors.New("a terminal is the only stream of its command"))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -29,8 +28,9 @@ type Cmd struct {
 	// Stdin is the command's standard input, /dev/null when nil. A Read that never
 	// returns doesn't keep Wait: its goroutine ends when the Read does.
 	Stdin io.Reader
-	// Stdout and Stderr take the command's output, /dev/null when nil. When they are
-	// the same, one goroutine at a time writes.
+	// Stdout and Stderr take the command's output, /dev/null when nil. When they are the same writer, or files that are
+	// one (a pipe, a terminal, an open file), the command has one pipe for both, which keeps their order, and one
+	// goroutine writes.
 	Stdout, Stderr io.Writer
 
 	// TTY gives the command a terminal of this size. Stdin and Stdout speak to it, Stderr stays unused.
@@ -108,6 +108,9 @@ func (c *Cmd) streams() []agentproto.Stream {
 	if c.Stdin != nil {
 		streams = append(streams, agentproto.Stdin)
 	}
+	if c.Stdout != nil && sameOutput(c.Stdout, c.Stderr) {
+		return append(streams, agentproto.Output)
+	}
 	if c.Stdout != nil {
 		streams = append(streams, agentproto.Stdout)
 	}
@@ -115,34 +118,4 @@ func (c *Cmd) streams() []agentproto.Stream {
 		streams = append(streams, agentproto.Stderr)
 	}
 	return streams
-}
-
-// writers returns where the output goes, serialised when both are the same writer.
-func (c *Cmd) writers() (stdout, stderr io.Writer) {
-	if c.TTY != nil || c.Stderr == nil || !same(c.Stdout, c.Stderr) {
-		return c.Stdout, c.Stderr
-	}
-	w := &lockedWriter{w: c.Stdout}
-	return w, w
-}
-
-// same tells whether two writers are one. Types that can't be compared are not.
-func same(a, b io.Writer) (equal bool) {
-	defer func() {
-		if recover() != nil {
-			equal = false
-		}
-	}()
-	return a == b
-}
-
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/session"
 )
@@ -210,13 +212,98 @@ func TestStdoutUnwanted(t *testing.T) {
 	}
 }
 
-func TestSameWriter(t *testing.T) {
-	var out bytes.Buffer // the race detector watches
-	run(t, dial(t), &session.Cmd{Args: []string{"sh", "-c", "for i in 1 2 3 4 5 6 7 8; do echo o; echo e >&2; done"}, Stdout: &out, Stderr: &out})
-	if out.Len() != 32 {
-		t.Errorf("%q", out.String())
+// TestOneOutput: where both streams go to one place, what is written to them keeps its order there, and each arrives.
+func TestOneOutput(t *testing.T) {
+	s := dial(t)
+	const script = "for i in 1 3 5 7 9 11 13; do echo $i; echo $((i+1)) >&2; done"
+	const want = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14\n"
+	file := func(t *testing.T, path string, flags int) *os.File {
+		f, err := os.OpenFile(path, flags, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
 	}
+	duplicate := func(t *testing.T, f *os.File) *os.File {
+		fd, err := unix.Dup(int(f.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := os.NewFile(uintptr(fd), f.Name())
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	path := filepath.Join(t.TempDir(), "out")
+	for _, test := range []struct {
+		name string
+		open func(t *testing.T) (stdout, stderr *os.File)
+		want string
+	}{
+		{"the same file", func(t *testing.T) (a, b *os.File) {
+			a = file(t, path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+			return a, a
+		}, want},
+		{"a duplicate", func(t *testing.T) (a, b *os.File) {
+			a = file(t, path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+			return a, duplicate(t, a)
+		}, want},
+		{"both append", func(t *testing.T) (a, b *os.File) {
+			return file(t, path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND), file(t, path, os.O_WRONLY|os.O_APPEND)
+		}, want},
+		{"two offsets", func(t *testing.T) (a, b *os.File) { // each overwrites the other, as for a local command
+			a, b = file(t, path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC), file(t, path, os.O_WRONLY)
+			if _, err := b.Seek(100, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			return a, b
+		}, "1\n3\n5\n7\n9\n11\n13\n" + strings.Repeat("\x00", 84) + "2\n4\n6\n8\n10\n12\n14\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for range 10 {
+				stdout, stderr := test.open(t)
+				run(t, s, &session.Cmd{Args: []string{"sh", "-c", script}, Stdout: stdout, Stderr: stderr})
+				if out, err := os.ReadFile(path); err != nil || string(out) != test.want {
+					t.Fatalf("%q, %v; want %q", out, err, test.want)
+				}
+			}
+		})
+	}
+	t.Run("pipe", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		run(t, s, &session.Cmd{Args: []string{"sh", "-c", script}, Stdout: w, Stderr: duplicate(t, w)})
+		w.Close()
+		out := make([]byte, 2*len(want))
+		if n, err := r.Read(out); err != nil || string(out[:n]) != want {
+			t.Errorf("%q, %v", out[:n], err)
+		}
+	})
+	t.Run("writer", func(t *testing.T) {
+		for range 10 {
+			var out bytes.Buffer // the race detector watches
+			run(t, s, &session.Cmd{Args: []string{"sh", "-c", script}, Stdout: &out, Stderr: &out})
+			if out.String() != want {
+				t.Fatalf("%q", out.String())
+			}
+		}
+	})
+	t.Run("writers that can't be compared", func(t *testing.T) {
+		var out strings.Builder
+		w := writerFunc(func(p []byte) (int, error) { return out.Write(p) })
+		run(t, s, &session.Cmd{Args: []string{"sh", "-c", "echo one; sleep 0.1; exec >&-; echo two >&2"}, Stdout: w, Stderr: io.Discard})
+		if out.String() != "one\n" {
+			t.Errorf("%q", out.String())
+		}
+	})
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestConcurrentCommands(t *testing.T) {
 	s := dial(t)

@@ -145,8 +145,8 @@ func (p *Process) release() {
 // the session, or, when the agent says nothing, WaitDelay after ctx.
 func (p *Process) run(ctx context.Context, cmd *Cmd) {
 	outputs := &outputs{exited: p.exited}
-	stdout, stderr := cmd.writers()
 	if tty := p.stdio[agentproto.StreamTTY]; tty != nil {
+		stdout := cmd.Stdout
 		if stdout == nil {
 			stdout = io.Discard
 		}
@@ -159,11 +159,12 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 		go sendInput(stream, cmd.Stdin)
 		go watchInput(stream)
 	}
-	if stream := p.stdio[agentproto.Stdout]; stream != nil {
-		outputs.copy(stdout, stream)
-	}
-	if stream := p.stdio[agentproto.Stderr]; stream != nil {
-		outputs.copy(stderr, stream)
+	for name, w := range map[agentproto.Stream]io.Writer{
+		agentproto.Output: cmd.Stdout, agentproto.Stdout: cmd.Stdout, agentproto.Stderr: cmd.Stderr,
+	} {
+		if stream := p.stdio[name]; stream != nil {
+			outputs.copy(w, stream)
+		}
 	}
 	go p.await(ctx, outputs)
 	go p.watch(ctx, cmd.WaitDelay)
