@@ -104,7 +104,11 @@ func (c *Cmd) Start() error {
 		return ErrStarted
 	}
 	c.started = true
-	p, err := c.start()
+	err := c.vm.present()
+	var p *session.Process
+	if err == nil {
+		p, err = c.start()
+	}
 	if err != nil {
 		closeAll(c.theirs)
 		closeAll(c.ours)

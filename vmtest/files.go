@@ -13,11 +13,17 @@ import (
 // WriteFile writes a file in the guest, which appears at once and whole; folders above it are made. A relative path starts in
 // the folder in which commands run.
 func (vm *VM) WriteFile(ctx context.Context, path string, data []byte, perm fs.FileMode) error {
+	if err := vm.present(); err != nil {
+		return err
+	}
 	return vm.explain(vm.session.Push(ctx, vm.path(path), perm, int64(len(data)), bytes.NewReader(data)))
 }
 
 // ReadFile returns a regular file of the guest.
 func (vm *VM) ReadFile(ctx context.Context, path string) ([]byte, error) {
+	if err := vm.present(); err != nil {
+		return nil, err
+	}
 	var data bytes.Buffer
 	if _, err := vm.session.Pull(ctx, vm.path(path), &data); err != nil {
 		return nil, vm.explain(err)
@@ -27,6 +33,9 @@ func (vm *VM) ReadFile(ctx context.Context, path string) ([]byte, error) {
 
 // Push copies a file of this host to the guest, with its permissions.
 func (vm *VM) Push(ctx context.Context, from, to string) error {
+	if err := vm.present(); err != nil {
+		return err
+	}
 	f, err := os.Open(from)
 	if err != nil {
 		return err
@@ -41,6 +50,9 @@ func (vm *VM) Push(ctx context.Context, from, to string) error {
 
 // Pull copies a regular file of the guest to this host, with its permissions.
 func (vm *VM) Pull(ctx context.Context, from, to string) error {
+	if err := vm.present(); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(to), ".stile-*")
 	if err != nil {
 		return err
@@ -63,6 +75,9 @@ func (vm *VM) Pull(ctx context.Context, from, to string) error {
 // PullFolder copies the regular files below a folder of the guest into a folder of this host, which is made. Links and
 // devices are left out. A folder that is not there is an empty one.
 func (vm *VM) PullFolder(ctx context.Context, from, to string) error {
+	if err := vm.present(); err != nil {
+		return err
+	}
 	return vm.explain(vm.session.PullTree(ctx, session.Tree{From: vm.path(from), To: to}))
 }
 

@@ -31,7 +31,9 @@ type LabConfig struct {
 // When it fails, the end of the nested host's console is logged.
 func Lab(t testing.TB, c LabConfig) *VM {
 	t.Helper()
-	outside(t)
+	if !outside(t) {
+		return absentVM()
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), guest.LabRoom)
 	defer cancel()
 	host, err := guest.OpenLab(ctx, guest.LabSpec{

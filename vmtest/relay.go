@@ -12,7 +12,8 @@ import (
 type relay struct {
 	tests map[string]*relayed // those that have not ended, by name
 	root  *relayed
-	done  bool // the function that was to run has returned
+	begun bool // the function that was to run was called
+	done  bool // it has returned
 	over  bool // the binary has given its verdict
 }
 
@@ -31,8 +32,11 @@ type relayEvent struct {
 	sub *relayed
 }
 
-// attrDone is an attribute of a test whose function has returned in the guest.
-const attrDone = "stile.done"
+// Attributes of a test whose function was called in the guest, and has returned.
+const (
+	attrBegun = "stile.begun"
+	attrDone  = "stile.done"
+)
 
 // newRelay makes the test of that name the root. Somebody has to serve it.
 func newRelay(name string) *relay {
@@ -51,6 +55,7 @@ func (r *relay) handle(e event) {
 	case test == nil:
 	case e.action == run: // the root
 	case e.action == attr:
+		r.begun = r.begun || test == r.root && strings.HasPrefix(e.text, attrBegun)
 		r.done = r.done || test == r.root && strings.HasPrefix(e.text, attrDone)
 	case e.action == output || test == r.root: // more output may come behind the root's result
 		test.events <- relayEvent{event: e}

@@ -76,6 +76,92 @@ func TestRelayed(t *testing.T) {
 	})
 }
 
+// processStart is Start with a process instead of a guest.
+func processStart(t *testing.T) *VM {
+	if !outside(t) {
+		return absentVM()
+	}
+	return processVM(t)
+}
+
+// TestRelayedBodies is for TestRelayBodies: each subtest leaves its function out, if it can.
+func TestRelayedBodies(t *testing.T) {
+	if os.Getenv(envRelayed) == "" {
+		return
+	}
+	t.Run("nested", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) {
+			t.Run("sub", func(t *testing.T) { relayedRun(t, func(t *testing.T) { t.Fatal("ran: sub") }) })
+			t.Run("parallel", func(t *testing.T) {
+				t.Parallel()
+				relayedRun(t, func(t *testing.T) { t.Fatal("ran: parallel") })
+			})
+			relayedRun(t, func(t *testing.T) { t.Log("ran: same test") })
+		})
+	})
+	t.Run("VM", func(t *testing.T) {
+		vm := processStart(t)
+		relayedRun(t, func(t *testing.T) { t.Log("ran: behind a VM's start") })
+		if err := vm.Command(t.Context(), "true").Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("used", func(t *testing.T) {
+		if err := processStart(t).Command(t.Context(), "true").Run(); err != nil {
+			t.Fatal(err)
+		}
+		relayedRun(t, func(t *testing.T) {})
+	})
+	t.Run("within", func(t *testing.T) { relayedRun(t, func(t *testing.T) { processStart(t) }) })
+	t.Run("skipped", func(t *testing.T) {
+		if InGuest() {
+			t.Skip("not in guests")
+		}
+		relayedRun(t, func(t *testing.T) {})
+	})
+	t.Run("above", func(t *testing.T) {
+		t.Run("sub", func(t *testing.T) { relayedRun(t, func(t *testing.T) { t.Log("ran: above a VM's start") }) })
+		if _, err := processStart(t).Command(t.Context(), "true").Output(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestRelayBodies: a function that can be run is run, and any other fails its test.
+func TestRelayBodies(t *testing.T) {
+	out, err := relayTests(t, "^TestRelayedBodies$")
+	if err == nil {
+		t.Error("the failing tests passed")
+	}
+	for _, want := range []string{
+		"--- FAIL: TestRelayedBodies/nested ", "ran: sub", "ran: parallel", "ran: same test",
+		"--- PASS: TestRelayedBodies/VM ", "ran: behind a VM's start",
+		"--- FAIL: TestRelayedBodies/used ", "this code runs a second time",
+		"--- FAIL: TestRelayedBodies/within ", "this test starts a VM, and runs in one",
+		"--- FAIL: TestRelayedBodies/skipped ", "skipped itself in the guest before it came to this call of Run",
+		"--- PASS: TestRelayedBodies/above ", "ran: above a VM's start",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", out)
+	}
+}
+
+// relayTests runs tests of this binary with what they relay, and returns their output.
+func relayTests(t *testing.T, pattern string, args ...string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, append([]string{"-test.run=" + pattern, "-test.v", "-test.timeout=10m"}, args...)...)
+	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // TestRelayedLines is for TestRelayLines: it prints on both streams, and ends at once.
 func TestRelayedLines(t *testing.T) {
 	if os.Getenv(envRelayed) == "" {
@@ -112,16 +198,10 @@ const linesRounds = 10
 
 // TestRelayLines: whatever a test prints arrives, on either stream, with or without its newline.
 func TestRelayLines(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "-test.run=^TestRelayedLines$", "-test.v", "-test.timeout=10m")
-	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
-	out, _ := cmd.CombinedOutput() // os.Exit fails its test
+	out, _ := relayTests(t, "^TestRelayedLines$") // os.Exit fails its test
 	for i := 1; i <= 8; i++ {
-		if line := fmt.Sprintf("line %d", i); strings.Count(string(out), line) != linesRounds {
-			t.Errorf("%q came %d times of %d", line, strings.Count(string(out), line), linesRounds)
+		if line := fmt.Sprintf("line %d", i); strings.Count(out, line) != linesRounds {
+			t.Errorf("%q came %d times of %d", line, strings.Count(out, line), linesRounds)
 		}
 	}
 	if t.Failed() {
@@ -131,13 +211,7 @@ func TestRelayLines(t *testing.T) {
 
 // TestRelay: the results of a test that runs elsewhere are those of the test here.
 func TestRelay(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "-test.run=^TestRelayed$", "-test.v", "-test.timeout=10m")
-	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
-	out, err := cmd.CombinedOutput()
+	out, err := relayTests(t, "^TestRelayed$")
 	if err == nil {
 		t.Error("the failing tests passed")
 	}
@@ -147,7 +221,7 @@ func TestRelay(t *testing.T) {
 		"--- SKIP: TestRelayed/skip ", "--- FAIL: TestRelayed/panic ", "panic: out of hand", "goroutine ",
 		"--- FAIL: TestRelayed/exit ", "exit status 3", "--- FAIL: TestRelayed/never_comes ", "did not come to this call of Run",
 	} {
-		if !strings.Contains(string(out), want) {
+		if !strings.Contains(out, want) {
 			t.Errorf("the output lacks %q", want)
 		}
 	}
@@ -158,14 +232,8 @@ func TestRelay(t *testing.T) {
 
 // TestRelayPattern: the subtests that -run selects are the same there.
 func TestRelayPattern(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, "-test.run=^TestRelayed$/pass/other", "-test.v")
-	cmd.Env = append(os.Environ(), envRelayed+"=1", "TMPDIR="+t.TempDir())
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "/other ") || strings.Contains(string(out), "deep") {
+	out, err := relayTests(t, "^TestRelayed$/pass/other")
+	if err != nil || !strings.Contains(out, "/other ") || strings.Contains(out, "deep") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -19,7 +19,8 @@ import (
 //
 // The guest runs this test binary anew, with the same test selected, until it comes to the same call of Run, which calls f
 // there. So what the test does before that call happens on both sides, variables of this process are not those of the guest, and
-// what comes behind the call happens here alone. The working directory and the environment are the same; t.TempDir is in
+// what comes behind the call happens here alone. A VM that the test has started before is of no use there: each of its methods
+// fails. A test that skips itself there before it comes to the call fails here. Run within f just calls its function. The working directory and the environment are the same; t.TempDir is in
 // the guest's memory; what f writes is gone with the VM, unless it is in t.ArtifactDir and -artifacts is given.
 //
 // In a test binary that runs in a guest as a whole, by Main or stile test, Run just calls f.
@@ -37,17 +38,20 @@ func RunShared(t *testing.T, c Config, f func(t *testing.T)) {
 func runWith(t *testing.T, c Config, f func(t *testing.T), get func(testing.TB, Config) *VM) {
 	t.Helper()
 	call := calls.next(t)
-	switch os.Getenv(testrun.EnvGuest) {
-	case "":
-	case testrun.GuestAll:
+	switch here.role(t, call) {
+	case whole, inside:
 		f(t)
 		return
-	case call:
+	case turn:
+		here.begin(t)
+		t.Attr(attrBegun, "1")
 		f(t)
 		t.Attr(attrDone, "1")
 		t.SkipNow() // what follows is not for the guest
-	default:
+	case before:
 		return // another call's turn
+	case behind:
+		t.SkipNow()
 	}
 	if err := c.runsTests(); err != nil {
 		t.Fatalf("vmtest: Run: %v", err)
@@ -112,18 +116,22 @@ func (vm *VM) runTest(t *testing.T, call string) {
 	}
 	switch {
 	case err != nil:
-		t.Errorf("vmtest: %v", vm.explain(err))
-	case result == fail:
+		t.Fatalf("vmtest: %v", vm.explain(err))
+	case result == fail && r.done:
 		t.Fail()
+	case result == fail:
+		t.FailNow() // as f did
 	case result == output:
-		t.Errorf("vmtest: the test did not end in the guest: %v", status)
+		t.Fatalf("vmtest: the test did not end in the guest: %v", status)
 	case r.done && status.ExitCode() != 0 && !t.Failed():
 		t.Errorf("vmtest: the test binary in the guest: %v", status)
 	case r.done:
-	case result == skip:
+	case result == skip && r.begun:
 		t.SkipNow()
+	case result == skip:
+		t.Fatal("vmtest: the test skipped itself in the guest before it came to this call of Run: leave that out where vmtest.InGuest()")
 	default:
-		t.Error("vmtest: the guest did not come to this call of Run: what the test does before it must be the same there")
+		t.Fatal("vmtest: the guest did not come to this call of Run: what the test does before it must be the same there")
 	}
 }
 

@@ -17,7 +17,9 @@ import (
 // kernel log, of which others may have written parts.
 func Shared(t testing.TB, c Config) *VM {
 	t.Helper()
-	outside(t)
+	if !outside(t) {
+		return absentVM()
+	}
 	entry, first := shared.join(c)
 	if first {
 		entry.vm, entry.err = start(context.WithoutCancel(t.Context()), t.Name(), c)
