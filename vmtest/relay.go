@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode"
 )
 
 // relay makes the tests that run in a guest tests here: each subtest there is a subtest here, with the same name,
@@ -54,10 +55,11 @@ func (r *relay) handle(e event) {
 		r.printed(e)
 	case test == nil:
 	case e.action == run: // the root
-	case e.action == attr:
-		r.begun = r.begun || test == r.root && strings.HasPrefix(e.text, attrBegun)
-		r.done = r.done || test == r.root && strings.HasPrefix(e.text, attrDone)
-	case e.action == output || test == r.root: // more output may come behind the root's result
+	case test == r.root && e.action == attr && strings.HasPrefix(e.text, attrBegun+" "):
+		r.begun = true
+	case test == r.root && e.action == attr && strings.HasPrefix(e.text, attrDone+" "):
+		r.done = true
+	case e.action == output || e.action == attr || test == r.root: // more output may come behind the root's result
 		test.events <- relayEvent{event: e}
 	default:
 		test.events <- relayEvent{event: e}
@@ -116,12 +118,22 @@ func (test *relayed) serve(t *testing.T) action {
 			})
 		case output:
 			_, _ = io.WriteString(t.Output(), strings.TrimPrefix(e.text, "    ")) // t.Output indents, and never fails
+		case attr:
+			setAttr(t, e.text)
 		default:
 			result = e.action
 		}
 	}
 	test.subs.Wait()
 	return result
+}
+
+// setAttr gives t the attribute of a test in the guest, a key and a value, unless a test can't have such a one.
+func setAttr(t *testing.T, text string) {
+	key, value, _ := strings.Cut(text, " ")
+	if key != "" && !strings.ContainsFunc(key, unicode.IsSpace) && !strings.ContainsAny(value, "\r\n") {
+		t.Attr(key, value)
+	}
 }
 
 func (test *relayed) serveSub(t *testing.T) {

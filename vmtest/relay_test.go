@@ -150,6 +150,67 @@ func TestRelayBodies(t *testing.T) {
 	}
 }
 
+// TestRelayedEnds is for TestRelayEnds.
+func TestRelayedEnds(t *testing.T) {
+	if os.Getenv(envRelayed) == "" {
+		return
+	}
+	t.Run("fatal", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) { t.Fatal("the end") })
+		if !InGuest() {
+			t.Log("went on: fatal")
+		}
+	})
+	t.Run("panic", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) { panic("the end") })
+		if !InGuest() {
+			t.Log("went on: panic")
+		}
+	})
+	t.Run("error", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) { t.Error("not the end") })
+		if !InGuest() {
+			t.Log("went on: error")
+		}
+	})
+	t.Run("sub", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) { t.Run("fatal", func(t *testing.T) { t.Fatal("its end") }) })
+		if !InGuest() {
+			t.Log("went on: sub")
+		}
+	})
+	t.Run("attr", func(t *testing.T) {
+		relayedRun(t, func(t *testing.T) {
+			t.Attr("key", "a value")
+			t.Run("sub", func(t *testing.T) { t.Attr("other", "") })
+		})
+	})
+}
+
+// TestRelayEnds: what a function in the guest does to the test's flow and attributes happens here as without a guest.
+func TestRelayEnds(t *testing.T) {
+	out, err := relayTests(t, "^TestRelayedEnds$")
+	if err == nil {
+		t.Error("the failing tests passed")
+	}
+	for _, want := range []string{
+		"--- FAIL: TestRelayedEnds/fatal ", "--- FAIL: TestRelayedEnds/panic ", "--- FAIL: TestRelayedEnds/error ", "went on: error", "went on: sub",
+		"=== ATTR  TestRelayedEnds/attr key a value\n", "=== ATTR  TestRelayedEnds/attr/sub other \n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q", want)
+		}
+	}
+	for _, unwanted := range []string{"went on: fatal", "went on: panic", "stile."} {
+		if strings.Contains(out, unwanted) {
+			t.Errorf("the output has %q", unwanted)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", out)
+	}
+}
+
 // relayTests runs tests of this binary with what they relay, and returns their output.
 func relayTests(t *testing.T, pattern string, args ...string) (string, error) {
 	self, err := os.Executable()
