@@ -157,13 +157,31 @@ func guestArgs(t *testing.T, testLog string) []string {
 		left := time.Until(deadline)
 		args = append(args, "-test.timeout="+max(left-timeoutMargin, left/2).String())
 	}
-	flag.Visit(func(f *flag.Flag) {
-		name, isTest := strings.CutPrefix(f.Name, "test.")
-		if !isTest || !ownFlags[name] {
-			args = append(args, "-"+f.Name+"="+f.Value.String())
+	own, rest := ownArgs(flag.CommandLine, os.Args[1:])
+	return append(append(args, own...), rest...)
+}
+
+// ownArgs takes a test binary's arguments apart as package flag does, into the flags that are passed on to the guest and what
+// follows the flags. They are passed on in the words in which they came: a flag's String may say less than that, since a flag may be
+// repeated, or be a function.
+func ownArgs(set *flag.FlagSet, args []string) (own, rest []string) {
+	for len(args) > 0 {
+		dashed, ok := strings.CutPrefix(args[0], "-")
+		name, _, hasValue := strings.Cut(strings.TrimPrefix(dashed, "-"), "=")
+		f := set.Lookup(name)
+		if !ok || f == nil { // the first argument that is no flag, or "--"
+			break
 		}
-	})
-	return append(args, flag.Args()...)
+		words := 1
+		if boolean, ok := f.Value.(interface{ IsBoolFlag() bool }); !hasValue && !(ok && boolean.IsBoolFlag()) {
+			words = min(2, len(args))
+		}
+		if name, isTest := strings.CutPrefix(name, "test."); !isTest || !ownFlags[name] {
+			own = append(own, args[:words]...)
+		}
+		args = args[words:]
+	}
+	return own, args
 }
 
 func flagValue(name string) string {
