@@ -35,8 +35,8 @@ func (j jobInput) Read(p []byte) (int, error) {
 		}
 		before := front
 		switch front = j.inFront(); {
-		case front && before: // who is in front now may have been in the background at one EIO
-			return n, err
+		case front && before: // who is in front now may have been in the background at one EIO; the terminal has hung up
+			return n, io.EOF
 		case !front:
 			time.Sleep(backgroundInterval)
 		}

@@ -80,11 +80,16 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	if ended := control.Ended(); ended != nil && err != nil {
 		err = ended
 	}
-	if err != nil {
+	stream := streamFailed(status, err)
+	if err != nil && stream == nil {
 		return failed(err)
 	}
 	report, err := f.fetch(host, status.ExitCode(), reportPath, logPath)
 	report.ID, report.Log = known.ID, known.Log
+	if stream != nil {
+		report.Status, report.Reason, report.Message = stream.status, stream.reason, stream.err.Error()
+		return report, stream.err
+	}
 	return report, err
 }
 

@@ -100,9 +100,13 @@ func (f *labFlags) run(command func(*guest.LabHost) []string, tty, own bool) err
 	o.Signals = toCommand
 	defer s.forward(toCommand)()
 	status, err := host.Exec(s.boot(), o)
+	failed := streamFailed(status, err)
 	switch {
 	case s.status() != 0:
 		return exitError{s.status()}
+	case failed != nil:
+		fmt.Fprintln(os.Stderr, "stile:", failed.err)
+		return exitError{failed.status}
 	case err != nil:
 		return startStatus(err)
 	case status.ExitCode() != 0:

@@ -446,9 +446,12 @@ func (f *runFlags) attempt(ctx context.Context, g *guest.Guest, s *signals, inpu
 	if ended := g.Ended(); ended != nil {
 		return outcome{guest.ExitStatus(ended), "killed", ended, true}
 	}
+	failed := streamFailed(status, err)
 	switch {
 	case ctx.Err() != nil:
 		return f.stopped(ctx, g, s)
+	case failed != nil:
+		return *failed
 	case err != nil:
 		return f.lost(g, err)
 	case status.ExitCode() == statusKilled && g.Left() != nil:

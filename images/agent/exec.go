@@ -49,8 +49,12 @@ func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
 	}()
 	status := <-command.exited
 	s.hold()
+	exit := exitOf(status)
+	if files.input != nil {
+		exit.Read = files.input.finish()
+	}
 	files.finish()
-	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exitOf(status)})
+	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exit})
 }
 
 // ownProgram is this program, as the child that is to become it sees it.

@@ -17,7 +17,7 @@ import (
 type stdio struct {
 	child   [3]*os.File // the command's ends
 	tty     *os.File    // the terminal's master, or nil
-	input   *pipe       // nil without
+	input   *input      // nil without
 	outputs []*pipe
 	copies  sync.WaitGroup // the outputs' copies
 }
@@ -48,11 +48,11 @@ func (s *stdio) open(streams map[agentproto.Stream]*yamux.Stream, size *agentpro
 		return s.openTTY(streams[agentproto.StreamTTY], *size)
 	}
 	if stream := streams[agentproto.Stdin]; stream != nil {
-		r, w, err := openPipe()
+		r, w, err := os.Pipe()
 		if err != nil {
 			return err
 		}
-		s.child[0], s.input = r, &pipe{w, stream}
+		s.child[0], s.input = r, newInput(w, stream)
 	}
 	for name, fds := range map[agentproto.Stream][]int{agentproto.Stdout: {1}, agentproto.Stderr: {2}, agentproto.Output: {1, 2}} {
 		stream := streams[name]
@@ -119,7 +119,7 @@ func (s *stdio) closeChildEnds() {
 // abandon closes this process's ends, when no command came to be.
 func (s *stdio) abandon() {
 	if s.input != nil {
-		s.input.file.Close()
+		s.input.abandon()
 	}
 	for _, o := range s.outputs {
 		o.file.Close()
@@ -152,13 +152,6 @@ func (s *stdio) run(catch func()) {
 			}()
 		}
 	}
-}
-
-// feed copies the host's bytes to the command, until they end or the command reads no more.
-func (p *pipe) feed() {
-	io.CopyBuffer(struct{ io.Writer }{p.file}, struct{ io.Reader }{p.stream}, make([]byte, pipeSize))
-	p.file.Close()
-	p.stream.Close() // tells the host that no more is wanted
 }
 
 // drain copies the command's output to the host until it ends. Past the file's read
@@ -223,9 +216,6 @@ func (s *stdio) finish() {
 		o.file.SetReadDeadline(time.Now().Add(wait))
 	}
 	s.copies.Wait()
-	if s.input != nil {
-		s.input.stream.SetReadDeadline(past())
-	}
 }
 
 func (s *stdio) resize(size agentproto.Winsize) {

@@ -18,6 +18,12 @@
 // A message is a length (4 bytes, big-endian) and so many bytes of JSON. Unknown JSON
 // fields are ignored, so that a field may be added without a new Version.
 //
+// # Standard input
+//
+// The host leaves alone what a command does not read. Of its standard input, unless that is a terminal, it sends at most
+// FirstInput bytes, in one write, and waits until the agent has written one byte on that stream, which says that the command has
+// read them all. What follows is sent as the channel takes it. Exit tells how much the command has read in all.
+//
 // # Half-close
 //
 // Closing one's end of a stream says that no more bytes come. Against the direction of

@@ -24,8 +24,8 @@ func ReadReply(r io.Reader) (*Reply, error) {
 	if reply.Error != nil {
 		return nil, reply.Error
 	}
-	if e := reply.Exit; e != nil && (e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > 64) {
-		return nil, fmt.Errorf("impossible exit status: code %d, signal %d", e.Code, e.Signal)
+	if e := reply.Exit; e != nil && (e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > 64 || e.Read < 0) {
+		return nil, fmt.Errorf("impossible exit status: code %d, signal %d, %d bytes read", e.Code, e.Signal, e.Read)
 	}
 	if f := reply.File; f != nil && f.Size < 0 {
 		return nil, fmt.Errorf("impossible file size %d", f.Size)
@@ -45,7 +45,13 @@ type Exit struct {
 	Code       int  `json:"code"`
 	Signal     int  `json:"signal,omitempty"`
 	CoreDumped bool `json:"core,omitempty"`
+	// Read counts the bytes that the command has taken from its standard input, where that is no terminal.
+	Read int64 `json:"read,omitempty"`
 }
+
+// FirstInput is how many bytes of a command's standard input the host may send before it is known that the command reads: what fits
+// into the smallest pipe, of one page.
+const FirstInput = 4096
 
 // File describes a file whose bytes follow.
 type File struct {

@@ -26,7 +26,8 @@ type Cmd struct {
 	User *agentproto.User
 
 	// Stdin is the command's standard input, /dev/null when nil. A Read that never
-	// returns doesn't keep Wait: its goroutine ends when the Read does.
+	// returns doesn't keep Wait: its goroutine ends when the Read does. What the command does not read of a file stays
+	// unread (its offset), as does what is in a pipe until the command has read its first 4 KiB. Any other reader is read ahead.
 	Stdin io.Reader
 	// Stdout and Stderr take the command's output, /dev/null when nil. When they are the same writer, or files that are
 	// one (a pipe, a terminal, an open file), the command has one pipe for both, which keeps their order, and one

@@ -48,6 +48,7 @@ type Process struct {
 	session *Session
 	pid     int
 	stdio   map[agentproto.Stream]*yamux.Stream // not changed once open has returned
+	input   *input                              // nil without; not changed once Start has returned
 
 	controlMu sync.Mutex // held while a message is written
 	control   *yamux.Stream
@@ -64,8 +65,8 @@ type Process struct {
 func (p *Process) PID() int { return p.pid }
 
 // Wait waits for the command's end and returns how it ended. By then Stdout and Stderr
-// have got all the output. The error is nil whatever the status, except when the agent is lost, a
-// writer failed or the context ended; Status is then what is known. Wait may be called more than once.
+// have got all the output. The error is nil whatever the status, except when the agent is lost, Stdin's
+// reader or a writer failed (a *StreamError) or the context ended; Status is then what is known. Wait may be called more than once.
 func (p *Process) Wait() (Status, error) {
 	<-p.done
 	return p.status, p.err
@@ -150,20 +151,21 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 		if stdout == nil {
 			stdout = io.Discard
 		}
-		outputs.copy(stdout, tty)
+		outputs.copy(agentproto.StreamTTY, stdout, tty)
 		if cmd.Stdin != nil {
 			go sendInput(tty, cmd.Stdin)
 		}
 	}
 	if stream := p.stdio[agentproto.Stdin]; stream != nil {
-		go sendInput(stream, cmd.Stdin)
-		go watchInput(stream)
+		p.input = newInput(stream, cmd.Stdin)
+		go p.input.send()
+		go p.input.watch()
 	}
 	for name, w := range map[agentproto.Stream]io.Writer{
 		agentproto.Output: cmd.Stdout, agentproto.Stdout: cmd.Stdout, agentproto.Stderr: cmd.Stderr,
 	} {
 		if stream := p.stdio[name]; stream != nil {
-			outputs.copy(w, stream)
+			outputs.copy(name, w, stream)
 		}
 	}
 	go p.await(ctx, outputs)
@@ -172,9 +174,13 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 
 // await waits for the exit status and the rest of the output.
 func (p *Process) await(ctx context.Context, outputs *outputs) {
-	status, err := p.readExit(ctx)
+	status, read, err := p.readExit(ctx)
 	p.told = status
 	close(p.exited)
+	var inputErr error
+	if p.input != nil && err == nil {
+		inputErr = p.input.settle(read)
+	}
 	// What was written before the exit status is here: nothing more is waited for.
 	for _, stream := range p.stdio {
 		stream.SetReadDeadline(past())
@@ -182,22 +188,26 @@ func (p *Process) await(ctx context.Context, outputs *outputs) {
 	if copyErr := outputs.wait(); err == nil {
 		err = copyErr
 	}
+	if err == nil {
+		err = inputErr
+	}
 	if err == nil && ctx.Err() != nil && status.Signal == syscall.SIGKILL {
 		err = context.Cause(ctx)
 	}
 	p.end(status, err)
 }
 
-func (p *Process) readExit(ctx context.Context) (Status, error) {
+// readExit returns how the command ended, and how much it has read from its standard input.
+func (p *Process) readExit(ctx context.Context) (Status, int64, error) {
 	reply, err := agentproto.ReadReply(p.control)
 	if err != nil {
-		return Status{}, p.session.cause(ctx, err)
+		return Status{}, 0, p.session.cause(ctx, err)
 	}
 	if reply.Exit == nil {
-		return Status{}, errors.New("the guest's agent did not say how the command ended")
+		return Status{}, 0, errors.New("the guest's agent did not say how the command ended")
 	}
 	e := reply.Exit
-	return Status{Code: e.Code, Signal: syscall.Signal(e.Signal), CoreDumped: e.CoreDumped}, nil
+	return Status{Code: e.Code, Signal: syscall.Signal(e.Signal), CoreDumped: e.CoreDumped}, e.Read, nil
 }
 
 // watch kills the command when ctx ends, and gives it up when that does not help.

@@ -10,17 +10,11 @@ import (
 	"github.com/stile-vmm/stile/internal/agentproto"
 )
 
-// sendInput copies r to the command until r ends or the command wants no more.
+// sendInput copies r to the command's terminal until r ends or the command wants no more.
 func sendInput(stream *yamux.Stream, r io.Reader) {
 	// Without WriterTo: a reader's own one would not stop when the stream does.
 	io.Copy(stream, struct{ io.Reader }{r})
 	stream.Close()
-}
-
-// watchInput waits until the agent closes its end of stdin, because the command reads no more, and stops sendInput.
-func watchInput(stream *yamux.Stream) {
-	io.Copy(io.Discard, stream)
-	stream.SetWriteDeadline(past())
 }
 
 // outputs copies a command's output streams to their writers.
@@ -37,7 +31,7 @@ type outputs struct {
 type Ender interface{ EndOutput() }
 
 // copy starts to copy stream to w until the stream ends. When w fails, the command's next write fails too.
-func (o *outputs) copy(w io.Writer, stream *yamux.Stream) {
+func (o *outputs) copy(name agentproto.Stream, w io.Writer, stream *yamux.Stream) {
 	o.group.Go(func() {
 		if ender, ok := w.(Ender); ok {
 			defer ender.EndOutput()
@@ -52,7 +46,7 @@ func (o *outputs) copy(w io.Writer, stream *yamux.Stream) {
 		}
 		o.mu.Lock()
 		if o.err == nil {
-			o.err = err
+			o.err = &StreamError{name, err}
 		}
 		o.mu.Unlock()
 		stream.Close()
