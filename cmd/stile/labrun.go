@@ -105,7 +105,7 @@ func (f *labFlags) run(command func(*guest.LabHost) []string, tty, own bool) err
 	case s.status() != 0:
 		return exitError{s.status()}
 	case failed != nil:
-		fmt.Fprintln(os.Stderr, "stile:", failed.err)
+		say.Line(os.Stderr, failed.err.Error())
 		return exitError{failed.status}
 	case err != nil:
 		return startStatus(err)

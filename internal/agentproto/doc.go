@@ -15,7 +15,7 @@
 //     which carries what the connection receives after the Reply, and before it one that
 //     starts with an Attach and carries what the host sends.
 //
-// A message is a length (4 bytes, big-endian) and so many bytes of JSON. Unknown JSON
+// A message is a length (4 bytes, big-endian) and so many bytes of JSON, whose strings are bytes (package bytejson). Unknown JSON
 // fields are ignored, so that a field may be added without a new Version.
 //
 // # Standard input

@@ -2,9 +2,11 @@ package agentproto
 
 import (
 	"encoding/binary"
-	"encoding/json"
+
 	"fmt"
 	"io"
+
+	"github.com/stile-vmm/stile/internal/bytejson"
 )
 
 // Version is the protocol's version. Both ends must have the same one: the host puts its
@@ -27,7 +29,7 @@ const lengthSize = 4
 
 // WriteMessage writes v as one message, in one Write. It refuses a message of more than limit bytes.
 func WriteMessage(w io.Writer, limit int, v any) error {
-	body, err := json.Marshal(v)
+	body, err := bytejson.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %T: %w", v, err)
 	}
@@ -60,7 +62,7 @@ func ReadMessage(r io.Reader, limit int, v any) error {
 	if len(body) < int(size) {
 		return io.ErrUnexpectedEOF
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := bytejson.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("decode %T: %w", v, err)
 	}
 	return nil

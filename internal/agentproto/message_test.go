@@ -38,6 +38,31 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// TestMessagesOfBytes: no string of a request or a reply has to be text.
+func TestMessagesOfBytes(t *testing.T) {
+	const name = "a\xff\x80ü"
+	for _, req := range []Request{
+		{Exec: &Exec{Args: []string{name}, Env: []string{"A=" + name}, Dir: name}},
+		{Setup: &Setup{
+			Env: []string{name + "=" + name}, Modules: "/" + name, Program: "/" + name,
+			Mounts: []Mount{{Kind: MountBind, Source: "/" + name, Target: "/" + name, Options: name}},
+		}},
+		{Push: &Push{Path: "/" + name}}, {Pull: &Pull{Path: "/" + name}}, {Dial: &Dial{Network: "unix", Address: "/" + name}},
+	} {
+		got, err := ReadRequest(bytes.NewReader(frame(t, req)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(&req, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	_, err := ReadReply(bytes.NewReader(frame(t, Reply{Error: &Error{Kind: Failed, Message: name}})))
+	if err == nil || err.Error() != name {
+		t.Errorf("the error is %q", err)
+	}
+}
+
 func TestReadMessageRefuses(t *testing.T) {
 	valid := string(frame(t, Request{Power: &Power{}}))
 	tests := []struct {

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/bytejson"
 	"github.com/stile-vmm/stile/vmm"
 )
 
@@ -33,7 +33,7 @@ type Images struct {
 func findImages(ctx context.Context, s Spec) (Images, error) {
 	if text := os.Getenv(envImages); text != "" && Nested() {
 		var made Images
-		if err := json.Unmarshal([]byte(text), &made); err != nil {
+		if err := bytejson.Unmarshal([]byte(text), &made); err != nil {
 			return made, fmt.Errorf("%s: %w", envImages, err)
 		}
 		return made, nil

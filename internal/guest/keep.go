@@ -1,11 +1,12 @@
 package guest
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/stile-vmm/stile/internal/bytejson"
 )
 
 // ownFolders are those of which a guest has its own, empty at its start, also in a view of the host's root.
@@ -26,7 +27,7 @@ const maxKept = 64
 func keptPaths(more ...string) []string {
 	paths := append([]string{}, more...)
 	var outside []string
-	if text := os.Getenv(envKept); text != "" && Nested() && json.Unmarshal([]byte(text), &outside) == nil {
+	if text := os.Getenv(envKept); text != "" && Nested() && bytejson.Unmarshal([]byte(text), &outside) == nil {
 		paths = append(paths, outside...)
 	}
 	if dir, err := os.Getwd(); err == nil {

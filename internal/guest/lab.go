@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/bytejson"
 	"github.com/stile-vmm/stile/internal/control"
 	"github.com/stile-vmm/stile/lab"
 	"github.com/stile-vmm/stile/vmm"
@@ -72,7 +72,7 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 // Run runs this program in the nested host with o.Args as its arguments and o.Env beside
 // this process's environment.
 func (h *LabHost) Run(ctx context.Context, o *lab.Options) (lab.Status, error) {
-	made, err := json.Marshal(h.images)
+	made, err := bytejson.Marshal(h.images)
 	if err != nil {
 		return lab.Status{}, err
 	}
@@ -137,7 +137,7 @@ func (h *LabHost) Env() []string {
 	if owner := ownerEnv(); owner != "" {
 		env = append(env, owner)
 	}
-	if kept, err := json.Marshal(h.kept); err == nil { // names are texts
+	if kept, err := bytejson.Marshal(h.kept); err == nil { // names are texts
 		env = append(env, envKept+"="+string(kept))
 	}
 	return append(env, images.EnvCache+"=/run/stile-cache", images.EnvOuter+"="+h.cache, control.EnvDir+"="+nestedRun)

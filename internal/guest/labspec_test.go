@@ -6,8 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stile-vmm/stile/devices/backend/disk"
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/internal/bytejson"
 	"github.com/stile-vmm/stile/lab"
+	"github.com/stile-vmm/stile/vmm"
 )
 
 func TestMain(m *testing.M) {
@@ -60,5 +65,25 @@ func TestLabImageIsCurrent(t *testing.T) {
 	}
 	if again := id(); again == first {
 		t.Error("another module has the same image")
+	}
+}
+
+// TestWorkerSpecOfBytes: no path of what a worker in the nested host is given has to be text.
+func TestWorkerSpecOfBytes(t *testing.T) {
+	const name = "/a\xff\x80ü"
+	s := Spec{
+		Command: []string{name}, Kernel: name, Modules: name, Initramfs: []string{name}, Append: []string{name}, Root: name, Scratch: name,
+		Folders: []Folder{{Mode: FolderRW, Host: name, Guest: name}}, Disks: []vmm.Disk{{Options: disk.Options{Path: name}}}, Vsock: &vmm.Vsock{Path: name},
+	}
+	text, err := bytejson.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Spec
+	if err := bytejson.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, got); diff != "" {
+		t.Error(diff)
 	}
 }

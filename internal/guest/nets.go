@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/stile-vmm/stile/devices/backend/network/usernet"
 	"github.com/stile-vmm/stile/internal/agentproto"
+	"github.com/stile-vmm/stile/internal/bytejson"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/vmm"
 )
@@ -32,7 +32,7 @@ func readOutside() (*outsideNets, error) {
 		return nil, nil
 	}
 	o := &outsideNets{}
-	if err := json.Unmarshal([]byte(text), o); err != nil {
+	if err := bytejson.Unmarshal([]byte(text), o); err != nil {
 		return nil, fmt.Errorf("%s: %w", envNets, err)
 	}
 	return o, nil
@@ -181,7 +181,7 @@ func (l *labNets) env() ([]string, error) {
 	if len(l.paths) == 0 {
 		return nil, nil
 	}
-	text, err := json.Marshal(outsideNets{l.paths, usernet.SearchDomains()})
+	text, err := bytejson.Marshal(outsideNets{l.paths, usernet.SearchDomains()})
 	return []string{envNets + "=" + string(text)}, err
 }
 

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/stile-vmm/stile/images"
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/internal/bytejson"
 	"github.com/stile-vmm/stile/internal/say"
 	"github.com/stile-vmm/stile/internal/session"
 	"github.com/stile-vmm/stile/lab"
@@ -34,7 +34,7 @@ func MaybeHelper() {
 // its console on standard error. It returns the exit status.
 func worker(text string) int {
 	var s Spec
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
+	if err := bytejson.Unmarshal([]byte(text), &s); err != nil {
 		say.Line(os.Stderr, err.Error())
 		return ExitSetup
 	}
@@ -94,7 +94,7 @@ type LabGuest struct {
 // bounds the boot only. The guest ends with the host.
 func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, error) {
 	s = s.withDefaults()
-	text, err := json.Marshal(s)
+	text, err := bytejson.Marshal(s)
 	if err != nil {
 		return nil, err
 	}

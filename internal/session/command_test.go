@@ -34,6 +34,12 @@ func TestCommand(t *testing.T) {
 	noLoader := write("no-loader", "#!/no/such/interpreter\n", 0o755)
 	local := write("local", "#!/bin/sh\necho local\n", 0o755)
 
+	bytesDir := filepath.Join(dir, "d\xe9\x80")
+	if err := os.Mkdir(bytesDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("d\xe9\x80/p\xe9", "#!/bin/sh\necho local\n", 0o755)
+
 	tests := []struct {
 		name           string
 		cmd            session.Cmd
@@ -53,6 +59,9 @@ func TestCommand(t *testing.T) {
 		{name: "relative path", cmd: session.Cmd{Args: []string{"./local"}, Dir: dir}, stdout: "local\n"},
 		{name: "absolute path", cmd: session.Cmd{Args: []string{local}}, stdout: "local\n"},
 		{name: "own PATH", cmd: session.Cmd{Args: []string{"local"}, Env: []string{"PATH=/bin:" + dir}}, stdout: "local\n"},
+		{name: "bytes that are no text", cmd: session.Cmd{Args: []string{"sh", "-c", `printf %s. "$1" "$A"; pwd`, "x", "\xff\xfeü"}, Env: []string{"A=\xe9", "LC_ALL=C"}, Dir: bytesDir},
+			stdout: "\xff\xfeü.\xe9." + bytesDir + "\n"},
+		{name: "program that is no text", cmd: session.Cmd{Args: []string{bytesDir + "/p\xe9"}}, stdout: "local\n"},
 		{name: "leader of its session", cmd: session.Cmd{Args: []string{"sh", "-c", `set -- $(cat /proc/$$/stat); test $1 = $5 && test $1 = $6`}}},
 		{name: "not found", cmd: session.Cmd{Args: []string{"no-such-command"}}, startCode: 127},
 		{name: "path not found", cmd: session.Cmd{Args: []string{"/no/such"}}, startCode: 127},
