@@ -21,7 +21,7 @@ type console struct {
 	mu   sync.Mutex
 	out  io.Writer
 	line []byte // the current line's beginning
-	log  *kreport.Log
+	log  *kreport.Merged
 	size uint64 // bytes written so far
 
 	telling sync.WaitGroup // calls of trouble
@@ -47,7 +47,7 @@ func newConsole(out io.Writer, timed bool, trouble func(r kreport.Report, n int)
 	if out == nil {
 		out = io.Discard
 	}
-	return &console{trouble: trouble, out: out, line: make([]byte, 0, maxLine), log: kreport.NewLog(timed)}
+	return &console{trouble: trouble, out: out, line: make([]byte, 0, maxLine), log: kreport.NewMerged(timed)}
 }
 
 func (c *console) Write(p []byte) (int, error) {
@@ -70,10 +70,24 @@ func (c *console) Write(p []byte) (int, error) {
 func (c *console) endLine() {
 	line := c.line
 	c.line = c.line[:0]
-	r, begins := c.log.Console(line)
-	if !begins {
-		return
+	if r, begins := c.log.Console(line); begins {
+		c.tell(r)
 	}
+}
+
+// record takes a record of the kernel's ring buffer, and returns its lines that the console did not have.
+func (c *console) record(r kreport.Record) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	report, begins, fresh := c.log.Record(r)
+	if begins {
+		c.tell(report)
+	}
+	return fresh
+}
+
+// tell passes on a report that the last line has begun.
+func (c *console) tell(r kreport.Report) {
 	if c.excused != nil && c.excused(r) {
 		c.log.Excuse()
 		return

@@ -32,7 +32,7 @@ func (v *VM) trouble(r kreport.Report, n int) {
 	switch {
 	case v.cfg.endsVM(r.Kind):
 		if n == 1 {
-			time.AfterFunc(troubleGrace, func() { v.end(resultOf(r)) })
+			go v.endAfter(r)
 		}
 	case n > maxNotices || r.Kind != kreport.Panic && r.Kind != kreport.OutOfMemory && v.cfg.OnReport.Of(r.Kind) == kreport.Ignore:
 	case n == maxNotices:
@@ -43,6 +43,29 @@ func (v *VM) trouble(r kreport.Report, n int) {
 		v.notice("the guest is kept for a debugger: " + r.Text)
 	default:
 		v.notice(fmt.Sprintf("the guest's kernel reports (%s) and goes on: %s", r.Kind, r.Text))
+	}
+}
+
+// printingGrace is how much longer than troubleGrace a guest may take that still prints: a panic prints all of the log.
+const printingGrace = 30 * time.Second
+
+// endAfter ends the VM because of a report, once the kernel had the time to print what belongs to it.
+func (v *VM) endAfter(r kreport.Report) {
+	until := time.Now().Add(troubleGrace + printingGrace)
+	for wait, size := troubleGrace, uint64(0); ; wait = time.Second {
+		timer := time.NewTimer(wait)
+		select {
+		case <-v.ended:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		now := v.console.written()
+		if r.Kind != kreport.Panic || now == size || time.Now().After(until) {
+			v.end(resultOf(r))
+			return
+		}
+		size = now
 	}
 }
 
@@ -76,6 +99,16 @@ func (v *VM) Said(kind Reason) (Result, bool) {
 
 // Reports returns what the guest's kernel has reported of its faults so far, and how many reports that leaves out.
 func (v *VM) Reports() (reports []kreport.Report, dropped int) { return v.console.reports() }
+
+// KernelRecord takes a record of the ring buffer of the guest's kernel, as a read of /dev/kmsg has it: reports in it count as those on the
+// console do. It returns its lines as a console prints them, without those that the console had; nothing of what is no record.
+func (v *VM) KernelRecord(line []byte) []byte {
+	r, ok := kreport.ParseRecord(line)
+	if !ok {
+		return nil
+	}
+	return v.console.record(r)
+}
 
 // settleStep is how long a console is quiet that has printed a report to its end.
 const settleStep = 100 * time.Millisecond

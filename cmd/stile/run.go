@@ -255,7 +255,7 @@ func (f *runFlags) finish(r guest.Report, err error) error {
 			fmt.Fprintln(&said, "stile:", guest.Advice(line))
 		}
 		if log := guest.KernelLog(err); len(log) > 0 && !f.spec.Verbose {
-			fmt.Fprintf(&said, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r), log)
+			fmt.Fprintf(&said, "stile: the kernel log's end%s:\n%s\n", f.wholeLog(r, guest.LogIsWhole(err)), log)
 		}
 	}
 	if f.exitCodes == codesBisect {
@@ -294,8 +294,11 @@ func (f *runFlags) sayLast(r guest.Report, text string) {
 }
 
 // wholeLog says where all of a kernel's log is. In the nested host, which keeps none, it is who chose the name that has it.
-func (f *runFlags) wholeLog(r guest.Report) string {
-	if r.ID == "" || r.Log == "" && f.spec.Name == "" {
+func (f *runFlags) wholeLog(r guest.Report, whole bool) string {
+	switch {
+	case !whole:
+		return " (its beginning is lost, because the kernel was quiet: -v prints all)"
+	case r.ID == "" || r.Log == "" && f.spec.Name == "":
 		return ""
 	}
 	return fmt.Sprintf(" (stile logs %s has all of it)", r.ID)
@@ -310,7 +313,7 @@ func (f *runFlags) console() ([]io.Writer, func(), error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("console log: %w", err)
 		}
-		writers = append(writers, file)
+		writers = append(writers, consoleFile{file})
 		done = func() { file.Close() }
 	}
 	if f.spec.Verbose {
@@ -318,6 +321,12 @@ func (f *runFlags) console() ([]io.Writer, func(), error) {
 	}
 	return writers, done, nil
 }
+
+// consoleFile is a file that gets all of the kernel's log.
+type consoleFile struct{ *os.File }
+
+// TakesRecords implements guest.Recorder.
+func (consoleFile) TakesRecords() {}
 
 // runCommand boots a guest on this machine and runs the command in it.
 func (f *runFlags) runCommand() error {

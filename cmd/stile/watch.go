@@ -63,7 +63,8 @@ func attachConsole(ctx context.Context, prefix string) error {
 	return ignoreClosed(err)
 }
 
-const logsHelp = `Print what a VM printed on its console: a running one's, or one of the last 32 that ended.
+const logsHelp = `Print what a VM printed on its console, and what its kernel's log has besides: a running one's, or one of
+the last 32 that ended.
 Without an ID, that of the VM that printed last. Logs are kept in the folder "console" of stile's
 cache, at most 2 MiB of each; "stile run -v" makes the kernel print more.`
 

@@ -131,6 +131,8 @@ func (s *server) handle(stream *yamux.Stream) {
 		answer(stream, push(req.Push, stream))
 	case req.Pull != nil:
 		pull(req.Pull, stream)
+	case req.Kmsg != nil:
+		kmsg("/dev/kmsg", req.Kmsg, stream)
 	case req.Power != nil:
 		answer(stream, nil)
 		s.falling.Store(true)

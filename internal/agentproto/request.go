@@ -19,6 +19,7 @@ type Request struct {
 	Dial   *Dial   `json:"dial,omitempty"`
 	Listen *Listen `json:"listen,omitempty"`
 	Accept *Accept `json:"accept,omitempty"`
+	Kmsg   *Kmsg   `json:"kmsg,omitempty"`
 }
 
 // Validate checks that exactly one request is set and that it is well formed.
@@ -50,6 +51,9 @@ func (r *Request) Validate() error {
 	}
 	if r.Accept != nil {
 		set = append(set, r.Accept)
+	}
+	if r.Kmsg != nil {
+		set = append(set, r.Kmsg)
 	}
 	if len(set) != 1 {
 		return fmt.Errorf("a request must say one thing, this one says %d", len(set))

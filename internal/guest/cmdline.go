@@ -17,6 +17,8 @@ func (s Spec) cmdline() string {
 		// First, because an early console prints what came before at the level it finds.
 		// Errors of level 3 are left out: they are of a PC's devices that are not there.
 		words = append(words, "loglevel=3")
+		// A panic prints all of the log then, which nobody can ask for any more. (PANIC_PRINT_ALL_PRINTK_MSG, since 5.18)
+		words = append(words, "panic_print=0x20")
 	}
 	words = append(words, s.consoleWords()...)
 	if !s.KeepGoing {

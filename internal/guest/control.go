@@ -20,13 +20,17 @@ import (
 // called concurrently.
 type Control struct {
 	console *control.Console
-	copies  []*spool.Spool  // of the console, to writers of the caller's
-	log     *control.Log    // nil in the nested host, which forgets everything
-	server  *control.Server // nil where none could be made
+	whole   *control.Console // the console with what the kernel's ring buffer has besides: what is logged
+	copies  []*spool.Spool   // of the console, to writers of the caller's
+	records []io.Writer      // those of copies that get the ring buffer, too
+	log     *control.Log     // nil in the nested host, which forgets everything
+	server  *control.Server  // nil where none could be made
 	kill    context.CancelCauseFunc
 	vsock   *vmm.Vsock
 	closing chan struct{} // closed when Close begins
 	dialled chan *dialled // guest's connections for whoever asks OpAccept; nil but in the nested host
+
+	opening opening // of the log
 
 	mu     sync.Mutex
 	info   control.Info
@@ -56,7 +60,7 @@ func LogDir() (string, error) {
 // NewControl makes the control socket of a VM that is about to be made of s; on says where. kill ends the attempt to. A
 // VM whose name nobody chose does without a socket where none can be made. The caller closes it.
 func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error) {
-	c := &Control{console: control.NewConsole(), closing: make(chan struct{}), kill: kill, info: describe(s.withDefaults(), on)}
+	c := &Control{console: control.NewConsole(), whole: control.NewConsole(), closing: make(chan struct{}), kill: kill, info: describe(s.withDefaults(), on)}
 	id := &c.info.ID
 	if *id == "" {
 		*id = control.NewID()
@@ -75,7 +79,7 @@ func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error
 	if !Nested() {
 		dir, err := LogDir()
 		if err == nil {
-			c.log, err = control.NewLog(dir, *id, c.console)
+			c.log, err = control.NewLog(dir, *id, c.whole)
 		}
 		if err != nil {
 			return nil, err
@@ -112,7 +116,7 @@ func (c *Control) LogPath() string { return c.info.Log }
 
 // withLog adds the console's end, and where all of it is, to err.
 func (c *Control) withLog(err error) error {
-	return &bootError{err, c.console.Lines(tailLines), c.Report()}
+	return &bootError{err, c.console.Lines(tailLines), c.Report(), c.opening.whole}
 }
 
 // Report returns what is known of the VM's run before there is a VM.
@@ -121,19 +125,29 @@ func (c *Control) Report() Report {
 }
 
 // Console returns a writer to the console, and to those of outs that are not nil. Each of these may be slow, or stand still, without
-// the others. It is called once.
+// the others. A Recorder also gets what the console did not show. Of one Control, outs are given once.
 func (c *Control) Console(outs ...io.Writer) io.Writer {
 	for _, out := range outs {
-		if out != nil {
-			c.copies = append(c.copies, spool.New(out))
+		if out == nil {
+			continue
+		}
+		s := spool.New(out)
+		c.copies = append(c.copies, s)
+		if _, ok := out.(Recorder); ok {
+			c.records = append(c.records, s)
 		}
 	}
-	return &copied{c.console, c.copies}
+	return &copied{c, c.copies}
+}
+
+// recorder returns a writer for what the console did not show, to the log and to where it is wanted.
+func (c *Control) recorder() io.Writer {
+	return io.MultiWriter(append([]io.Writer{c.whole, &c.opening}, c.records...)...)
 }
 
 // copied is the console and copies of it, which may lag behind.
 type copied struct {
-	console *control.Console
+	control *Control
 	copies  []*spool.Spool
 }
 
@@ -142,7 +156,9 @@ func (c *copied) Write(p []byte) (int, error) {
 	for _, s := range c.copies {
 		_, _ = s.Write(p)
 	}
-	return c.console.Write(p)
+	_, _ = c.control.whole.Write(p)
+	_, _ = c.control.opening.Write(p)
+	return c.control.console.Write(p)
 }
 
 // NeverWaits implements spool.Prompt.
@@ -203,11 +219,11 @@ func (c *Control) Handle(ctx context.Context, r *control.Request) (control.Reply
 		}
 		return control.Reply{Info: &info}, nil, nil
 	case control.OpLog:
-		return control.Reply{}, c.stream(nil), nil
+		return control.Reply{}, c.stream(c.whole, nil), nil
 	case control.OpAccept:
 		return c.accept()
 	case control.OpConsole:
-		return control.Reply{}, c.stream(t), nil
+		return control.Reply{}, c.stream(c.console, t), nil
 	}
 	return control.Reply{}, nil, c.do(ctx, t, r)
 }
@@ -251,10 +267,10 @@ func (c *Control) end(by control.Op) (undo func()) {
 	}
 }
 
-// stream shows a viewer the console. What the viewer writes goes to t's input, if there is t.
-func (c *Control) stream(t target) func(io.ReadWriter) {
+// stream shows a viewer a console. What the viewer writes goes to t's input, if there is t.
+func (c *Control) stream(console *control.Console, t target) func(io.ReadWriter) {
 	return func(conn io.ReadWriter) {
-		view := c.console.View()
+		view := console.View()
 		go func() {
 			input := io.Discard
 			if t != nil {
@@ -269,7 +285,7 @@ func (c *Control) stream(t target) func(io.ReadWriter) {
 
 // Close ends the console, its log and the socket. Further calls do nothing.
 func (c *Control) Close() error {
-	_ = c.console.Close()
+	_, _ = c.console.Close(), c.whole.Close()
 	for _, s := range c.copies {
 		_ = s.Close()
 	}

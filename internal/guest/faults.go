@@ -18,7 +18,7 @@ type faultLog struct {
 
 	mu   sync.Mutex
 	line []byte
-	log  *kreport.Log
+	log  *kreport.Merged
 }
 
 const (
@@ -27,7 +27,7 @@ const (
 )
 
 func newFaultLog(s Spec, notice func(string)) *faultLog {
-	return &faultLog{actions: s.onReport(), notice: notice, log: kreport.NewLog(kreport.LinesTimed(s.cmdline()))}
+	return &faultLog{actions: s.onReport(), notice: notice, log: kreport.NewMerged(kreport.LinesTimed(s.cmdline()))}
 }
 
 func (f *faultLog) Write(p []byte) (int, error) {
@@ -47,7 +47,28 @@ func (f *faultLog) Write(p []byte) (int, error) {
 func (f *faultLog) endLine() {
 	r, begins := f.log.Console(f.line)
 	f.line = f.line[:0]
-	if begins && f.actions.Of(r.Kind) == kreport.Warn && f.log.Count(r.Kind) <= maxFaultNotices {
+	if begins {
+		f.tell(r)
+	}
+}
+
+// record takes a record of the kernel's ring buffer, and returns its lines that the console did not have.
+func (f *faultLog) record(line []byte) []byte {
+	r, ok := kreport.ParseRecord(line)
+	if !ok {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	report, begins, fresh := f.log.Record(r)
+	if begins {
+		f.tell(report)
+	}
+	return fresh
+}
+
+func (f *faultLog) tell(r vmm.Report) {
+	if f.actions.Of(r.Kind) == kreport.Warn && f.log.Count(r.Kind) <= maxFaultNotices {
 		f.notice(fmt.Sprintf("the guest's kernel reports (%s) and goes on: %s", r.Kind, r.Text))
 	}
 }

@@ -37,6 +37,7 @@ type Guest struct {
 	result   vmm.Result
 	runErr   error
 	marks    []vmm.Phase
+	log      puller
 }
 
 // machine returns the VM that boots s: images are found, built or downloaded as needed.
@@ -94,7 +95,7 @@ func Boot(ctx context.Context, s Spec, consoles ...io.Writer) (*Guest, error) {
 			err = ended
 		}
 		log := g.KernelLog()
-		return nil, &bootError{errors.Join(err, g.control.Close()), log, report}
+		return nil, &bootError{errors.Join(err, g.control.Close()), log, report, g.control.opening.whole}
 	}
 	return g, nil
 }
@@ -129,6 +130,8 @@ func (g *Guest) boot(ctx context.Context, s Spec, console io.Writer) (Report, er
 		g.result, g.runErr = g.vm.Run(run)
 		g.result.Detail = withSymbols(made.Symbols, g.result.Detail)
 	}()
+	records := g.control.recorder()
+	g.log.record = func(line []byte) { _, _ = records.Write(g.vm.KernelRecord(line)) }
 	if err := g.connect(ctx); err != nil {
 		g.stop()
 		report = g.report()
@@ -146,6 +149,7 @@ type bootError struct {
 	err    error
 	log    []byte
 	report Report
+	whole  func() bool // reports whether the log begins with the kernel's first line
 }
 
 func (e *bootError) Error() string { return e.err.Error() }
@@ -158,6 +162,13 @@ func KernelLog(err error) []byte {
 		return b.log
 	}
 	return nil
+}
+
+// LogIsWhole reports whether the log of the guest that err is about begins with its kernel's first line. A quiet kernel that did not live
+// to be asked for its ring buffer has told less.
+func LogIsWhole(err error) bool {
+	var b *bootError
+	return errors.As(err, &b) && b.whole()
 }
 
 // ReportOf returns what is known of the run of a guest that did not come up, from the error that says so. Status, reason and message
@@ -200,6 +211,7 @@ func (g *Guest) connect(ctx context.Context) error {
 	if err == nil {
 		g.mark(markReady)
 		g.ready.Store(true)
+		g.log.follow(s)
 		if !g.spec.KeepGoing {
 			go g.watch(g.running, s)
 		}
@@ -382,6 +394,9 @@ func (g *Guest) Kill() (Report, error) {
 
 // stop ends the VM's run and the session.
 func (g *Guest) stop() {
+	if s := g.Session(); s != nil {
+		g.log.drain(s)
+	}
 	g.vm.AwaitReport()
 	g.cancel()
 	<-g.ran

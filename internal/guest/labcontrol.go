@@ -46,7 +46,7 @@ func (c *Control) Follow(host *LabHost) (done func(), err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		t.follow(ctx, c.console)
+		t.follow(ctx, c.Console(nil))
 	}()
 	return func() {
 		if !t.found.Load() {

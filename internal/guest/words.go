@@ -13,15 +13,9 @@ func (s Spec) ValidateAgent() error {
 	for _, text := range s.Append {
 		for word := range strings.FieldsSeq(text) {
 			key, value, _ := strings.Cut(word, "=")
-			why := ""
-			switch {
-			case key == "acpi" && value == "off", key == "pci" && value == "off":
-				why = "the kernel would not find stile's devices, the channel to the agent among them"
-			case key == "rdinit", key == "noinitrd":
-				why = "the agent is the initramfs's /init"
-			}
-			if why != "" {
-				faults = append(faults, fmt.Errorf("--append %s: %s; without a command, -i boots a kernel and an initramfs with any words", word, why))
+			if (key == "acpi" || key == "pci") && value == "off" {
+				faults = append(faults, fmt.Errorf("--append %s: the kernel would not find stile's devices, the channel to the agent among them; "+
+					"without a command, -i boots a kernel and an initramfs with any words", word))
 			}
 		}
 	}

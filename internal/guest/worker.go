@@ -86,8 +86,9 @@ type LabGuest struct {
 	control *Control
 	ended   chan struct{} // closed when the worker has ended and runErr is set
 	runErr  error         // why the worker could not run to its end; a *DiedError of a guest that was ended from here
-	faults  *faultLog     // reports of its kernel
-	keeps   bool          // whether it has to power off at its end
+	log     puller
+	faults  *faultLog // reports of its kernel
+	keeps   bool      // whether it has to power off at its end
 }
 
 // boot boots a guest of s, which must be the Spec that the host was resumed for. It is c's from now on. ctx
@@ -106,7 +107,7 @@ func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, erro
 		defer close(g.ended)
 		defer end(nil)
 		_, g.runErr = h.Run(running, &lab.Options{
-			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: io.MultiWriter(c.console, g.faults),
+			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: io.MultiWriter(c.Console(nil), g.faults),
 		})
 		if died := (*DiedError)(nil); errors.As(context.Cause(running), &died) {
 			g.runErr = died
@@ -124,6 +125,9 @@ func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, erro
 			}
 		}()
 	}
+	records := c.recorder()
+	g.log.record = func(line []byte) { _, _ = records.Write(g.faults.record(line)) }
+	g.log.follow(g.session)
 	c.start(&workerTarget{g, h})
 	c.running(g.session.Hello().Kernel)
 	return g, nil
@@ -154,6 +158,7 @@ const workerGrace = 3 * time.Second
 
 // Close powers the guest off in order where it must be, and leaves it to the host's end where that fails.
 func (g *LabGuest) Close() error {
+	g.log.drain(g.session)
 	if !g.keeps {
 		err := g.session.Close()
 		select {
