@@ -45,6 +45,9 @@ func (g *guest) run() error {
 	if err != nil {
 		return err
 	}
+	if err := raiseFiles(); err != nil {
+		g.warn("raise the limit of open files: %v", err)
+	}
 	os.Unsetenv(EnvAgent)
 	os.Unsetenv(EnvLab)
 	os.Unsetenv(envPort)

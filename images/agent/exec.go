@@ -66,11 +66,13 @@ func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
 	s.mu.Lock()
 	env := s.env
 	s.mu.Unlock()
-	env = mergeEnv(env, e.Env)
 	dir := e.Dir
 	if dir == "" {
 		dir = "/"
+	} else {
+		env = mergeEnv(env, []string{"PWD=" + dir}) // as it was typed, with its symbolic links
 	}
+	env = mergeEnv(env, e.Env)
 	if info, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("working directory: %w", err)
 	} else if !info.IsDir() {
@@ -89,8 +91,14 @@ func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
 	}
 	if u := e.User; u != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
+		files.give(u.UID, u.GID)
 	}
-	command, err := s.children.start(func() (int, error) { return syscall.ForkExec(path, arguments(path, e.Args), attr) })
+	fork := func() (int, error) { return syscall.ForkExec(path, arguments(path, e.Args), attr) }
+	if e.Umask != nil {
+		bare := fork
+		fork = func() (int, error) { return withUmask(*e.Umask, bare) }
+	}
+	command, err := s.children.start(func() (int, error) { return withSoftFiles(fork) })
 	if err != nil {
 		return nil, execError(path, err)
 	}

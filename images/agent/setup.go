@@ -68,6 +68,9 @@ func (g *guest) makeReady(s *agentproto.Setup) error {
 			return fmt.Errorf("link the agent: %w", err)
 		}
 	}
+	if s.Hostname != "" {
+		_ = nameHost("/", s.Hostname) // best effort, as below
+	}
 	if s.Resolv != "" {
 		// Best effort: a read-only root has its own idea of name servers.
 		os.MkdirAll("/etc", 0o755)

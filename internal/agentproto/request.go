@@ -209,6 +209,8 @@ type Exec struct {
 	Dir string `json:"dir,omitempty"`
 	// User runs the command as somebody else than root.
 	User *User `json:"user,omitempty"`
+	// Umask is the command's file mode creation mask; nil leaves the agent's.
+	Umask *uint32 `json:"umask,omitempty"`
 	// Streams are the standard streams that are attached. The others are /dev/null.
 	Streams []Stream `json:"streams,omitempty"`
 	// TTY asks for a terminal, attached as StreamTTY, which must be the only stream.
@@ -255,6 +257,9 @@ func (e *Exec) validate() error {
 		return errors.New("a command needs a name")
 	}
 	errs := []error{checkEnv(e.Env), checkText("working directory", e.Dir)}
+	if e.Umask != nil && *e.Umask > 0o777 {
+		errs = append(errs, fmt.Errorf("umask %o is more than 777", *e.Umask))
+	}
 	for _, arg := range e.Args {
 		errs = append(errs, checkText("argument", arg))
 	}

@@ -91,7 +91,7 @@ func (s *Session) Start(ctx context.Context, cmd *Cmd) (*Process, error) {
 func (s *Session) start(cmd *Cmd) (*Process, error) {
 	exec := &agentproto.Exec{
 		ID: s.lastID.Add(1), Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User,
-		Streams: cmd.streams(), TTY: cmd.TTY,
+		Streams: cmd.streams(), TTY: cmd.TTY, Umask: umask(),
 	}
 	p := &Process{session: s, exited: make(chan struct{}), done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}
 	if err := p.open(exec); err != nil {
