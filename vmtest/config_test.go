@@ -13,7 +13,7 @@ func TestConfig(t *testing.T) {
 	full := Config{
 		Kernel: "6.12", Modules: "/m", Append: []string{"a"}, CPUs: 2, Memory: 1 << 30, Root: "none", Folders: []Folder{{Host: "/h"}},
 		Disks: []Disk{{}}, Net: []string{"user"}, Vsock: new(Vsock), Balloon: true, Timeout: time.Second, PowerOff: true,
-		Devices: []string{"01:00.0"}, Topology: "all", LabKernel: "built",
+		Devices: []string{"01:00.0"}, OnOops: "warn", Topology: "all", LabKernel: "built",
 	}
 	type made struct {
 		Spec guest.Spec

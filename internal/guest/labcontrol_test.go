@@ -51,7 +51,7 @@ func nestedPair(t *testing.T, vm target) (inside, outside *Control, through *nes
 	dir := t.TempDir()
 	t.Setenv(control.EnvDir, filepath.Join(dir, "in"))
 	inside = &Control{
-		console: control.NewConsole(), closing: make(chan struct{}), dialled: make(chan *dialled),
+		console: control.NewConsole(), whole: control.NewConsole(), closing: make(chan struct{}), dialled: make(chan *dialled),
 		info: control.Info{ID: "vm", State: control.Running, Kernel: "6.1"}, target: vm,
 	}
 	server, err := control.Serve("vm", inside)
@@ -63,7 +63,7 @@ func nestedPair(t *testing.T, vm target) (inside, outside *Control, through *nes
 	through = &nestedTarget{id: "vm", gone: t.Context().Done(), dial: func(ctx context.Context, socket string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "in", socket))
 	}}
-	outside = &Control{console: control.NewConsole(), closing: make(chan struct{}), info: control.Info{ID: "vm", PID: 7, On: "lab"}, target: through}
+	outside = &Control{console: control.NewConsole(), whole: control.NewConsole(), closing: make(chan struct{}), info: control.Info{ID: "vm", PID: 7, On: "lab"}, target: through}
 	return inside, outside, through
 }
 
@@ -97,7 +97,7 @@ func TestControlThroughTheLab(t *testing.T) {
 		t.Errorf("the console's input is %q", got)
 	}
 	through.close()
-	_, _ = io.WriteString(inside.console, "last words")
+	_, _ = io.WriteString(inside.Console(nil), "last words")
 	var got bytes.Buffer
 	done := make(chan struct{})
 	go func() {

@@ -62,9 +62,18 @@ func (l *Log) Console(line []byte) (Report, bool) {
 	case ok:
 		return l.add(seconds, text)
 	case !l.timed:
-		return l.add(0, line)
+		return l.add(0, untimed(line))
 	}
 	return Report{}, false
+}
+
+// untimed is what a kernel says whose lines have no times: behind its caller. A panic may stand behind a prompt.
+func untimed(line []byte) []byte {
+	const panicked, end = "Kernel panic - not syncing", "---[ end "
+	if at := bytes.Index(line, []byte(panicked)); at > 0 && !bytes.HasSuffix(line[:at], []byte(end)) {
+		return line[at:]
+	}
+	return withoutCaller(line)
 }
 
 // add takes a line of the kernel without its time.

@@ -94,6 +94,8 @@ func TestWhoseLines(t *testing.T) {
 		want  int
 	}{
 		{false, []string{said}, 1},
+		{false, []string{"[    T1] " + said}, 1},
+		{false, []string{"[1] Kernel panic - not syncing: x", "---[ end Kernel panic - not syncing: x ]---"}, 1},
 		{true, []string{said}, 0},
 		{false, []string{"[    0.000000] Linux", said}, 0},
 		{true, []string{"[    1.000000] " + said}, 1},
