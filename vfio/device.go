@@ -23,6 +23,7 @@ type Device struct {
 	counter  *counter
 	pci      bool
 	canReset bool
+	byPower  bool // and only through its power state
 	regions  []*Region
 	irqs     [numIRQs]IRQInfo
 
@@ -55,6 +56,11 @@ func newDevice(s *Space, n Node, f file, c *counter) (*Device, error) {
 			return nil, err
 		}
 		d.regions = append(d.regions, r)
+	}
+	if d.canReset {
+		if err := d.readPowerOnly(); err != nil {
+			return nil, err
+		}
 	}
 	for i := range min(info.NumIRQs, numIRQs) {
 		if err := d.readIRQ(IRQ(i)); err != nil {

@@ -14,6 +14,7 @@ import (
 // Node says where a device is.
 type Node struct {
 	Name    string // the kernel's: PCI address with domain, or a mediated device's UUID
+	Address string // PCI address of the hardware: a mediated device's is its parent's, "" where that is no PCI function
 	Group   int    // number of its IOMMU group, -1 if it is in none
 	Cdev    string // its character device, "" if it has none
 	NoIOMMU bool   // the group stands for no IOMMU at all: nothing is translated
@@ -58,7 +59,7 @@ func Lookup(root, device string) (Node, error) {
 	if err != nil {
 		return Node{}, err
 	}
-	n := Node{Name: filepath.Base(dir), Group: -1}
+	n := Node{Name: filepath.Base(dir), Address: hardware(dir), Group: -1}
 	if link, err := os.Readlink(filepath.Join(dir, "iommu_group")); err == nil {
 		if n.Group, err = strconv.Atoi(filepath.Base(link)); err != nil {
 			return Node{}, fmt.Errorf("%s: IOMMU group %q is no number", n.Name, link)
@@ -75,6 +76,22 @@ func Lookup(root, device string) (Node, error) {
 	return n, nil
 }
 
+// hardware returns the PCI address of a device's folder in sysfs, or of the folder it is in: a mediated device is below its parent.
+func hardware(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	for _, name := range []string{filepath.Base(dir), filepath.Base(filepath.Dir(dir))} {
+		if isMatch(addressPattern, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// addressPattern is a PCI address with its domain.
+const addressPattern = `^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`
+
 // locate returns the device's folder in sysfs.
 func locate(root, device string) (string, error) {
 	name := filepath.Base(device)
@@ -85,7 +102,7 @@ func locate(root, device string) (string, error) {
 	}
 	var dir string
 	switch {
-	case isMatch(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`, name):
+	case isMatch(addressPattern, name):
 		dir = filepath.Join(root, "bus/pci/devices", name)
 	case isMatch(`^[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`, name):
 		dir = filepath.Join(root, "bus/pci/devices", "0000:"+name)

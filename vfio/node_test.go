@@ -24,27 +24,31 @@ func tree(t *testing.T, entries map[string]string) string {
 
 func TestLookup(t *testing.T) {
 	const uuid = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+	const emulated = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1002"
 	root := tree(t, map[string]string{
-		"bus/pci/devices/0000:01:00.0/iommu_group":           "../../../../kernel/iommu_groups/7",
-		"bus/pci/devices/0000:01:00.0/vfio-dev/vfio3/dev":    "",
-		"bus/pci/devices/0000:02:00.0/iommu_group":           "../../../../kernel/iommu_groups/8",
-		"bus/pci/devices/0000:02:00.0/vfio-dev/vfio4/uevent": "",
-		"bus/pci/devices/0000:03:00.0/vendor":                "",
-		"bus/pci/devices/0000:04:00.0/iommu_group":           "../../../../kernel/iommu_groups/0",
-		"class/vfio/noiommu-0/dev":                           "",
-		"bus/mdev/devices/" + uuid + "/iommu_group":          "../../../../kernel/iommu_groups/12",
-		"bus/mdev/devices/" + uuid + "/vfio-dev/vfio5/dev":   "",
-		"bus/pci/devices/0000:05:00.0/iommu_group":           "../../../../kernel/iommu_groups/none",
+		"bus/pci/devices/0000:01:00.0/iommu_group":                     "../../../../kernel/iommu_groups/7",
+		"bus/pci/devices/0000:01:00.0/vfio-dev/vfio3/dev":              "",
+		"bus/pci/devices/0000:02:00.0/iommu_group":                     "../../../../kernel/iommu_groups/8",
+		"bus/pci/devices/0000:02:00.0/vfio-dev/vfio4/uevent":           "",
+		"bus/pci/devices/0000:03:00.0/vendor":                          "",
+		"bus/pci/devices/0000:04:00.0/iommu_group":                     "../../../../kernel/iommu_groups/0",
+		"class/vfio/noiommu-0/dev":                                     "",
+		"bus/mdev/devices/" + uuid:                                     "../../pci/devices/0000:06:00.0/" + uuid,
+		"bus/pci/devices/0000:06:00.0/" + uuid + "/iommu_group":        "../../../../kernel/iommu_groups/12",
+		"bus/pci/devices/0000:06:00.0/" + uuid + "/vfio-dev/vfio5/dev": "",
+		"bus/mdev/devices/" + emulated + "/iommu_group":                "../../../../kernel/iommu_groups/13",
+		"bus/pci/devices/0000:05:00.0/iommu_group":                     "../../../../kernel/iommu_groups/none",
 	})
 	for device, want := range map[string]Node{
-		"0000:01:00.0":                          {Name: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
-		"01:00.0":                               {Name: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
-		root + "/bus/pci/devices/0000:01:00.0/": {Name: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
-		"0000:02:00.0":                          {Name: "0000:02:00.0", Group: 8},
-		"0000:03:00.0":                          {Name: "0000:03:00.0", Group: -1},
-		"0000:04:00.0":                          {Name: "0000:04:00.0", Group: 0, NoIOMMU: true},
-		uuid:                                    {Name: uuid, Group: 12, Cdev: "/dev/vfio/devices/vfio5"},
-		"/sys/bus/mdev/devices/" + uuid:         {Name: uuid, Group: 12, Cdev: "/dev/vfio/devices/vfio5"},
+		"0000:01:00.0":                          {Name: "0000:01:00.0", Address: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
+		"01:00.0":                               {Name: "0000:01:00.0", Address: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
+		root + "/bus/pci/devices/0000:01:00.0/": {Name: "0000:01:00.0", Address: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
+		"0000:02:00.0":                          {Name: "0000:02:00.0", Address: "0000:02:00.0", Group: 8},
+		"0000:03:00.0":                          {Name: "0000:03:00.0", Address: "0000:03:00.0", Group: -1},
+		"0000:04:00.0":                          {Name: "0000:04:00.0", Address: "0000:04:00.0", Group: 0, NoIOMMU: true},
+		uuid:                                    {Name: uuid, Address: "0000:06:00.0", Group: 12, Cdev: "/dev/vfio/devices/vfio5"},
+		"/sys/bus/mdev/devices/" + uuid:         {Name: uuid, Address: "0000:06:00.0", Group: 12, Cdev: "/dev/vfio/devices/vfio5"},
+		emulated:                                {Name: emulated, Group: 13},
 	} {
 		got, err := Lookup(root, device)
 		if err != nil || got != want {

@@ -116,31 +116,15 @@ func (h *hostDevices) attach(v *VM, n vfio.Node) error {
 	})
 }
 
-// resetRest resets devices that the kernel could not reset when it opened them: by their bus,
+// resetRest resets devices that the kernel could not reset when it opened them, or only through their power state: by their bus,
 // if all that is on it is the VM's. Where that fails the user is told.
 func (h *hostDevices) resetRest(v *VM) {
-	done := make(hotResets)
+	r := vfio.Resetter{Opened: true}
 	for _, d := range h.devices {
-		if d.vfio.CanReset() {
-			continue
+		if r.Needed(d.vfio) {
+			d.noteReset(v, h.step(d, "hot reset", func() error { return r.Reset(d.vfio) }))
 		}
-		d.noteReset(v, h.step(d, "hot reset", func() error { return done.add(d.vfio) }))
 	}
-}
-
-// hotResets are the functions that hot resets have reset, by PCI address. A bus takes a second, and is reset once.
-type hotResets map[string]bool
-
-// add resets d's bus or slot, unless the one of another device has been d's, too.
-func (r hotResets) add(d *vfio.Device) error {
-	if r[d.Node().Name] {
-		return nil
-	}
-	affected, err := d.HotReset()
-	for _, a := range affected {
-		r[a.Address] = true
-	}
-	return err
 }
 
 // noteReset tells the user, once, that a reset was not possible.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stile-vmm/stile/kvm"
+	"github.com/stile-vmm/stile/vfio"
 )
 
 // RebootPolicy says what a guest's reset of its machine does.
@@ -137,13 +138,9 @@ func (h *hostDevices) silence() error {
 // reset resets the host's devices, which are silent and not mapped. The user is told, once, of
 // one that cannot be.
 func (h *hostDevices) reset(v *VM) {
-	done := make(hotResets)
+	var r vfio.Resetter
 	for _, d := range h.devices {
-		if d.vfio.CanReset() {
-			d.noteReset(v, d.vfio.Reset())
-		} else {
-			d.noteReset(v, done.add(d.vfio))
-		}
+		d.noteReset(v, r.Reset(d.vfio))
 	}
 }
 
