@@ -42,6 +42,10 @@ const (
 	pcieFLRBit    = pcieFLR >> 8
 	pcieTypeShift = 4
 	pcieSlot      = 1 << 8
+	pcieVersion   = 15
+	pcieLink      = 0x0c // link capabilities, control and status
+	pcieLink2     = 0x2c // the second ones
+	pcieLinkSize  = 8
 )
 
 const (
@@ -121,11 +125,14 @@ func (c *capability) shape(cfg []byte) {
 		}
 	case capPCIe:
 		if c.size >= pcieFlags+2 {
+			flags := get16(cfg, c.off+pcieFlags)
 			need = 0x3c
-			if get16(cfg, c.off+pcieFlags)&15 < 2 {
+			if flags&15 < 2 {
 				need = 0x14
 			}
 			need = min(need, max(c.size, 0x14))
+			// A legacy endpoint has no place on a root bus (PCIe 5.0, 1.3.2.1): it is a conventional device there.
+			c.hide = flags>>pcieTypeShift&15 == portLegacyEndpoint
 		}
 	case capVendor:
 		if c.size > vendorLength {
@@ -133,9 +140,37 @@ func (c *capability) shape(cfg []byte) {
 		}
 		c.hide = need <= vendorLength
 	}
-	if c.hide = c.hide || need == 0 || need > c.size; !c.hide {
-		c.size = need
+	c.hide = c.hide || need == 0 || need > c.size
+	if need == 0 {
+		need = foreignSize(uint8(c.id), cfg, c.off)
 	}
+	// One that is hidden takes no more of config space than is known to be its own: what follows are registers of the device.
+	c.size = min(c.size, max(need, headerBytes))
+}
+
+// foreignSize returns the length of a standard capability that no guest is shown, as far as it is known: its header where it is not.
+func foreignSize(id uint8, cfg []byte, at int) int {
+	switch id {
+	case 0x02, 0x07, 0x0d, 0x0e, 0x12: // AGP, PCI-X, bridge's subsystem, AGP 3, SATA
+		return 8
+	case 0x04: // slot numbering
+		return 4
+	case 0x14: // enhanced allocation: as many entries as it says, of as many words as each says
+		size := 4
+		for n := int(get8(cfg, at+2) & 0x3f); n > 0 && at+size < len(cfg); n-- {
+			size += 4 + 4*int(get8(cfg, at+size)&7)
+		}
+		return size
+	}
+	return headerBytes
+}
+
+// get8 returns a byte, 0 beyond the end.
+func get8(b []byte, off int) byte {
+	if off >= len(b) {
+		return 0
+	}
+	return b[off]
 }
 
 func msiLayout(control uint16) pci.MSILayout {
@@ -159,6 +194,38 @@ var hiddenExtended = []uint16{
 	0x24, // resizable BARs of virtual functions
 }
 
+// hiddenSize returns how many bytes a hidden extended capability has, by the registers behind its header; what else lies before the
+// next one are registers of the device.
+func hiddenSize(id uint16, cfg []byte, at int) int {
+	switch id {
+	case 0x0d: // ACS, with one bit for each of up to 256 egress ports
+		bits := 0
+		if at+6 <= len(cfg) {
+			bits = int(cfg[at+5])
+		}
+		return 8 + (bits+31)/32*4
+	case 0x10, 0x11:
+		return 0x40
+	case 0x12:
+		return 0x30
+	case 0x13:
+		return 0x10
+	case 0x15, 0x24: // a pair of registers for each BAR, as the first says
+		bars := 1
+		if at+12 <= len(cfg) {
+			bars = max(1, int(cfg[at+8]>>5))
+		}
+		return extHeader + 8*bars
+	case 0x1d:
+		return 0x5c
+	case 0x1f:
+		return 0x0c
+	case 0x0e, 0x0f, 0x1b:
+		return 8
+	}
+	return extHeader
+}
+
 // extendedCapabilities walks the list that begins at 0x100, as standardCapabilities does.
 func extendedCapabilities(cfg []byte) (list []capability, fault error) {
 	seen := make(map[int]bool)
@@ -179,5 +246,10 @@ func extendedCapabilities(cfg []byte) (list []capability, fault error) {
 		at = int(head >> 20 &^ 3)
 	}
 	setExtents(list, len(cfg))
+	for i := range list {
+		if c := &list[i]; c.hide {
+			c.size = min(c.size, hiddenSize(c.id, cfg, c.off))
+		}
+	}
 	return list, fault
 }

@@ -46,6 +46,8 @@ type description struct {
 	caps   []capability // standard ones, in the order of the list
 	ext    []capability
 	faults []error // oddities that were cut off
+	// integrated says that the guest sees the endpoint as part of its root complex.
+	integrated bool
 }
 
 var errDead = errors.New("its config space reads as ones: the device is switched off, has fallen off the bus or is dead")
@@ -77,6 +79,9 @@ func parse(name string, cfg []byte) (*description, error) {
 		l.faults = append(l.faults, fmt.Errorf("%s: %w", name, fault))
 	}
 	hideRepeated(l.caps)
+	if c := l.find(capPCIe); c != nil {
+		l.integrated = portType(get16(cfg, c.off+pcieFlags))>>pcieTypeShift&15 == portRootIntegrated
+	}
 	if l.find(capPCIe) != nil && len(cfg) > extended {
 		if l.ext, fault = extendedCapabilities(cfg); fault != nil {
 			l.faults = append(l.faults, fmt.Errorf("%s: %w", name, fault))
@@ -124,8 +129,13 @@ func (l *description) configMap(size int) *configMap {
 			m.own(c.off, c.off+headerBytes)
 		}
 		if c.id == capPCIe && !c.hide {
-			m.passed[c.off+pcieFlags] = 1<<pcieTypeShift - 1
+			m.passed[c.off+pcieFlags] = 0
 			m.passed[c.off+pcieFlags+1] &^= pcieSlot >> 8
+			for _, link := range []int{pcieLink, pcieLink2} {
+				if l.integrated { // with no port above there is no link
+					m.own(c.off+link, min(c.off+link+pcieLinkSize, c.end()))
+				}
+			}
 		}
 	}
 	if len(l.ext) == 0 {
@@ -149,11 +159,11 @@ const (
 )
 
 // portType is the type that the guest sees: on its root bus, with no port above, an endpoint
-// is integrated into the root complex.
+// is integrated into the root complex. A version 0, which some virtual functions have, does not exist: it is 1.
 func portType(flags uint16) uint16 {
 	kind := flags >> pcieTypeShift & 15
-	if kind == portEndpoint || kind == portLegacyEndpoint {
+	if kind == portEndpoint {
 		kind = portRootIntegrated
 	}
-	return flags&15 | kind<<pcieTypeShift
+	return max(flags&pcieVersion, 1) | kind<<pcieTypeShift
 }

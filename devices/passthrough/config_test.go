@@ -290,3 +290,59 @@ func FuzzConfig(f *testing.F) {
 		m.root.Close()
 	})
 }
+
+// TestHiddenOwnsItsOwn: what lies behind a hidden capability are registers of the device.
+func TestHiddenOwnsItsOwn(t *testing.T) {
+	h := newFake()
+	h.cap(0x40, capPCIe, 0x80, 2, 0)
+	h.cap(0x80, 0x0c, 0) // of a length that nobody knows
+	h.config.data[0x90] = 0x5a
+	h.ext(0x100, 0x0d, 0, 1, 2, 3, 4) // ACS, the last one
+	h.config.data[0x800] = 0xa5
+	m := plug(t, h)
+	for at, want := range map[int]uint32{0x80: 0, 0x90: 0x5a, 0x104: 0, 0x800: 0xa5} {
+		if got := m.read(at, 1); got != want {
+			t.Errorf("register %#x reads %#x, want %#x", at, got, want)
+		}
+	}
+	m.write(0x800, 1, 0x77)
+	if h.config.data[0x800] != 0x77 {
+		t.Errorf("a write to 0x800 has left it %#x", h.config.data[0x800])
+	}
+}
+
+// TestExpress: an endpoint on the root bus has no link, a legacy one no PCIe capability, and there is no version 0.
+func TestExpress(t *testing.T) {
+	for name, test := range map[string]struct {
+		flags, want byte
+		link        uint32
+		hidden      bool
+	}{
+		"endpoint":               {flags: 0x02, want: 0x92},
+		"version 0":              {flags: 0x00, want: 0x91},
+		"integrated on the host": {flags: 0x92, want: 0x92},
+		"legacy endpoint":        {flags: 0x12, hidden: true},
+		"port of a switch, say":  {flags: 0x52, want: 0x52, link: 0x11223344},
+	} {
+		h := newFake()
+		h.cap(0x40, capPCIe, 0, test.flags)
+		h.put32(0x40+pcieLink, 0x11223344)
+		h.put32(0x40+pcieLink2, 0x11223344)
+		m := plug(t, h)
+		if test.hidden {
+			if list := m.list(); len(list) > 0 {
+				t.Errorf("%s: capabilities %x", name, list)
+			}
+			continue
+		}
+		if got := m.read(0x42, 1); got != uint32(test.want) {
+			t.Errorf("%s: flags %#x, want %#x", name, got, test.want)
+		}
+		if got := m.read(0x40+pcieLink, 4); got != test.link {
+			t.Errorf("%s: link capabilities %#x, want %#x", name, got, test.link)
+		}
+		if test.flags&15 == 2 && m.read(0x40+pcieLink2, 4) != test.link {
+			t.Errorf("%s: second link capabilities %#x", name, m.read(0x40+pcieLink2, 4))
+		}
+	}
+}
