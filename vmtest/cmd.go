@@ -2,9 +2,12 @@ package vmtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -16,7 +19,8 @@ import (
 // and Wait. It is used once. Its fields may not be changed, and its methods but Signal not be called
 // concurrently, after Start.
 type Cmd struct {
-	Args   []string
+	Path   string   // the program: a path in the guest, or a name to be looked for in PATH
+	Args   []string // Args[0] is the name that the program is called by
 	Env    []string // added to the VM's environment, as KEY=VALUE
 	Dir    string   // in the guest; the test's own folder in a view of the host's root, else /
 	Stdin  io.Reader
@@ -48,7 +52,7 @@ type Cmd struct {
 // Command returns a command to be run in the VM: no shell is involved. When ctx ends, it
 // is killed. The guest's root runs it; a name without a slash is looked for in the guest's PATH.
 func (vm *VM) Command(ctx context.Context, name string, args ...string) *Cmd {
-	return &Cmd{Args: append([]string{name}, args...), Dir: vm.dir, vm: vm, ctx: ctx}
+	return &Cmd{Path: name, Args: append([]string{name}, args...), Dir: vm.dir, vm: vm, ctx: ctx}
 }
 
 // ProcessState says how a command ended. Unlike os.ProcessState's, ExitCode is 128+n for signal n, as a shell
@@ -120,13 +124,36 @@ func (c *Cmd) Start() error {
 	return nil
 }
 
+// args returns the command's arguments, which may have been left out.
+func (c *Cmd) args() []string {
+	if len(c.Args) == 0 {
+		return []string{c.Path}
+	}
+	return c.Args
+}
+
+// contextError returns why ctx has ended: an error in which errors.Is finds both its cause and its error.
+func contextError(ctx context.Context) error {
+	cause, err := context.Cause(ctx), ctx.Err()
+	if err == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return &causeError{cause, err}
+}
+
+// causeError is a context's cause that is also the context's error.
+type causeError struct{ cause, err error }
+
+func (e *causeError) Error() string   { return e.cause.Error() }
+func (e *causeError) Unwrap() []error { return []error{e.cause, e.err} }
+
 // start bounds the start by the command's context, and the running command by what watch decides.
 func (c *Cmd) start() (*session.Process, error) {
 	inner, giveUp := context.WithCancelCause(context.WithoutCancel(c.ctx))
 	c.giveUp = giveUp
-	stop := context.AfterFunc(c.ctx, func() { giveUp(context.Cause(c.ctx)) })
+	stop := context.AfterFunc(c.ctx, func() { giveUp(contextError(c.ctx)) })
 	p, err := c.vm.session.Start(inner, &session.Cmd{
-		Args: c.Args, Env: append(slices.Clone(c.vm.env), c.Env...), Dir: c.Dir, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
+		Path: c.Path, Args: c.args(), Env: append(slices.Clone(c.vm.env), c.Env...), Dir: c.Dir, Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
 		WaitDelay: c.WaitDelay,
 	})
 	stop()
@@ -151,13 +178,16 @@ func (c *Cmd) watch() {
 
 // cancel ends the command, by Cancel and WaitDelay if there are some.
 func (c *Cmd) cancel() error {
-	cause := context.Cause(c.ctx)
+	cause := contextError(c.ctx)
 	if c.Cancel == nil {
 		c.giveUp(cause)
 		return cause
 	}
-	if err := c.Cancel(); err != nil {
-		cause = err
+	switch err := c.Cancel(); {
+	case errors.Is(err, os.ErrProcessDone):
+		cause = nil // it has ended by itself
+	case err != nil:
+		cause = fmt.Errorf("vmtest: canceling the command: %w", err)
 	}
 	if c.WaitDelay == 0 {
 		return cause
@@ -190,8 +220,12 @@ func (c *Cmd) Wait() error {
 	closeAll(c.ours)
 	status, err := c.process.Wait()
 	cause := <-c.watched
-	if len(c.ours) > 0 && errors.Is(err, io.ErrClosedPipe) {
-		err = nil // the caller did not want all of the output
+	var stream *session.StreamError
+	if errors.As(err, &stream) {
+		if err = stream.Err; len(c.ours) > 0 && errors.Is(err, io.ErrClosedPipe) {
+			err = nil // the caller did not want all of the output
+		}
+		return c.ended(status, cause, err)
 	}
 	if err != nil && (cause == nil || !errors.Is(err, cause)) {
 		return c.vm.explain(err)
@@ -199,11 +233,17 @@ func (c *Cmd) Wait() error {
 	if err != nil && status == (session.Status{}) {
 		return err // killed, and the guest never said that it was
 	}
+	return c.ended(status, cause, nil)
+}
+
+// ended sets ProcessState, and returns what Wait does for a command that has ended: its status goes before what has canceled it, and
+// that before an error of a standard stream.
+func (c *Cmd) ended(status session.Status, cause, stream error) error {
 	c.ProcessState = &ProcessState{status, c.process.PID()}
 	if !c.ProcessState.Success() {
 		return &ExitError{ProcessState: c.ProcessState, cause: cause}
 	}
-	return cause
+	return cmp.Or(cause, stream)
 }
 
 // Run starts the command and waits for its end.
@@ -244,56 +284,28 @@ func (c *Cmd) CombinedOutput() ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// StdinPipe returns a pipe to the command's standard input. Close it so that the command sees the end;
-// Wait closes it too.
-func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
-	if c.Stdin != nil || c.started {
-		return nil, errors.New("vmtest: Stdin already set or command started")
-	}
-	r, w := io.Pipe()
-	c.Stdin, c.theirs, c.ours = r, append(c.theirs, r), append(c.ours, w)
-	return w, nil
-}
-
-// StdoutPipe returns a pipe from the command's standard output. Read it to its end before Wait, which closes it.
-func (c *Cmd) StdoutPipe() (io.ReadCloser, error) {
-	if c.Stdout != nil || c.started {
-		return nil, errors.New("vmtest: Stdout already set or command started")
-	}
-	r, w := io.Pipe()
-	c.Stdout, c.theirs, c.ours = outputPipe{w}, append(c.theirs, w), append(c.ours, r)
-	return r, nil
-}
-
-// StderrPipe is StdoutPipe for standard error.
-func (c *Cmd) StderrPipe() (io.ReadCloser, error) {
-	if c.Stderr != nil || c.started {
-		return nil, errors.New("vmtest: Stderr already set or command started")
-	}
-	r, w := io.Pipe()
-	c.Stderr, c.theirs, c.ours = outputPipe{w}, append(c.theirs, w), append(c.ours, r)
-	return r, nil
-}
-
-// outputPipe ends with the command's end of it: who reads one to its end may not be reading the other yet.
-type outputPipe struct{ *io.PipeWriter }
-
-// EndOutput implements session.Ender.
-func (p outputPipe) EndOutput() { _ = p.Close() } // a pipe in memory
-
-func closeAll(ends []io.Closer) {
-	for _, end := range ends {
-		_ = end.Close() // a pipe in memory
-	}
-}
-
-// Signal sends sig to the command's process group. It must have been started; one that has ended gets none.
-func (c *Cmd) Signal(sig syscall.Signal) error {
+// Signal sends a signal, a syscall.Signal, to the command's process group. It must have been started; os.ErrProcessDone says that it
+// has ended.
+func (c *Cmd) Signal(sig os.Signal) error {
 	if c.process == nil {
 		return ErrNotStarted
 	}
-	return c.process.Signal(sig)
+	number, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("vmtest: signal %v: %w", sig, errors.ErrUnsupported)
+	}
+	select {
+	case <-c.process.Exited():
+		return os.ErrProcessDone
+	case <-c.process.Done():
+		return os.ErrProcessDone
+	default:
+	}
+	return c.process.Signal(number)
 }
+
+// Kill sends SIGKILL to the command's process group. See Signal.
+func (c *Cmd) Kill() error { return c.Signal(syscall.SIGKILL) }
 
 // Pid returns the command's process number in the guest, 0 before Start.
 func (c *Cmd) Pid() int {
@@ -315,7 +327,7 @@ func (c *Cmd) ExitCode() int {
 // String returns the command and its arguments, for people.
 func (c *Cmd) String() string {
 	var b bytes.Buffer
-	for i, arg := range c.Args {
+	for i, arg := range c.args() {
 		if i > 0 {
 			b.WriteByte(' ')
 		}

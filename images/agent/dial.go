@@ -48,6 +48,9 @@ func (s *server) connect(out *yamux.Stream, id uint64, datagrams bool, open func
 		cancel()
 	}()
 	conn, err := open(ctx)
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err // the host knows what was dialled
+	}
 	if err != nil {
 		refuse(out, agentproto.Failed, err)
 		return

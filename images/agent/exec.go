@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -57,6 +58,9 @@ func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
 	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exit})
 }
 
+// opExec is what package os calls the start of a program.
+const opExec = "fork/exec"
+
 // ownProgram is this program, as the child that is to become it sees it.
 const ownProgram = "/proc/self/exe"
 
@@ -73,14 +77,12 @@ func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
 		env = mergeEnv(env, []string{"PWD=" + dir}) // as it was typed, with its symbolic links
 	}
 	env = mergeEnv(env, e.Env)
-	if info, err := os.Stat(dir); err != nil {
+	if err := checkDir(dir); err != nil {
 		return nil, fmt.Errorf("working directory: %w", err)
-	} else if !info.IsDir() {
-		return nil, fmt.Errorf("working directory: %s is not a directory", dir)
 	}
 	path, err := ownProgram, error(nil)
-	if e.Args[0] != agentproto.Packer {
-		path, err = lookPath(e.Args[0], getEnv(env, "PATH"), dir)
+	if name := e.Program(); name != agentproto.Packer {
+		path, err = lookPath(name, getEnv(env, "PATH"), dir)
 	}
 	if err != nil {
 		return nil, err
@@ -105,10 +107,24 @@ func (s *server) start(e *agentproto.Exec, files *stdio) (*child, error) {
 	return command, nil
 }
 
+// checkDir says of a working directory what package os would.
+func checkDir(dir string) error {
+	info, err := os.Stat(dir)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return &fs.PathError{Op: "chdir", Path: dir, Err: path.Err}
+	}
+	if err == nil && !info.IsDir() {
+		return &fs.PathError{Op: opExec, Path: dir, Err: syscall.ENOTDIR}
+	}
+	return err
+}
+
 // execError says why a file that is there and executable could not be executed.
 func execError(path string, err error) error {
 	refusal := func(reason string) error {
-		return &agentproto.Error{Kind: agentproto.NotExecutable, Message: path + ": " + reason}
+		e := &agentproto.Error{Kind: agentproto.NotExecutable, Message: path + ": " + reason, Op: opExec, Path: path}
+		errors.As(err, &e.Errno)
+		return e
 	}
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
@@ -119,7 +135,7 @@ func execError(path string, err error) error {
 		errors.Is(err, syscall.ELIBBAD), errors.Is(err, syscall.EISDIR):
 		return refusal(err.Error())
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return &fs.PathError{Op: opExec, Path: path, Err: err}
 }
 
 // obey does what the host says about a running command. When the host closes the

@@ -69,15 +69,28 @@ func checkExecutable(file string) error {
 	return nil
 }
 
+// lookupError says why there is no program of that name. One that was looked for in PATH and is not there has no error number, as
+// with os/exec.
 func lookupError(name string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return &agentproto.Error{Kind: agentproto.NotFound, Message: name + ": command not found"}
+	e := &agentproto.Error{Kind: agentproto.NotExecutable}
+	if strings.Contains(name, "/") || !errors.Is(err, fs.ErrNotExist) {
+		errors.As(err, &e.Errno)
+		e.Op, e.Path = opExec, name
 	}
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		err = pathErr.Err
 	}
-	return &agentproto.Error{Kind: agentproto.NotExecutable, Message: name + ": " + err.Error()}
+	e.Message = name + ": " + err.Error()
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		e.Kind, e.Message = agentproto.NotFound, name+": command not found"
+	case errors.Is(err, unix.EISDIR):
+		e.Errno = unix.EACCES // execve's word for it
+	case e.Errno == 0 && errors.Is(err, fs.ErrPermission):
+		e.Errno = unix.EACCES
+	}
+	return e
 }
 
 // mergeEnv returns base with more added; of several values of one name the last wins.

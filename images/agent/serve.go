@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"sync"
@@ -215,17 +216,29 @@ func answer(w io.Writer, err error) {
 // maxReason bounds an error's text, in bytes: it may quote a request, which may be long.
 const maxReason = 2048
 
-// refuse writes a Reply with an error. Of an *agentproto.Error the kind is kept.
+// refuse writes a Reply with an error. An *agentproto.Error is kept as it is; of any other, what the kernel said is added.
 func refuse(w io.Writer, kind agentproto.ErrorKind, err error) {
 	var known *agentproto.Error
-	if errors.As(err, &known) {
-		kind = known.Kind
+	if !errors.As(err, &known) {
+		known = describe(kind, err)
 	}
-	reason := err.Error()
-	if len(reason) > maxReason {
-		reason = reason[:maxReason] + "…"
+	reply := *known
+	reply.Message = err.Error()
+	if len(reply.Message) > maxReason {
+		reply.Message = reply.Message[:maxReason] + "…"
 	}
-	agentproto.WriteMessage(w, agentproto.MaxReply, &agentproto.Reply{
-		Error: &agentproto.Error{Kind: kind, Message: reason},
-	})
+	if len(reply.Path) > maxReason {
+		reply.Op, reply.Path = "", ""
+	}
+	agentproto.WriteMessage(w, agentproto.MaxReply, &agentproto.Reply{Error: &reply})
+}
+
+// describe takes an error apart: what errors.Is and errors.As are to find in it at the other end.
+func describe(kind agentproto.ErrorKind, err error) *agentproto.Error {
+	e := &agentproto.Error{Kind: kind}
+	errors.As(err, &e.Errno)
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		e.Op, e.Path = path.Op, path.Path
+	}
+	return e
 }

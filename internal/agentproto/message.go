@@ -5,6 +5,7 @@ import (
 
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/stile-vmm/stile/internal/bytejson"
 )
@@ -27,14 +28,14 @@ const (
 
 const lengthSize = 4
 
-// WriteMessage writes v as one message, in one Write. It refuses a message of more than limit bytes.
+// WriteMessage writes v as one message, in one Write. It refuses a message of more than limit bytes (E2BIG).
 func WriteMessage(w io.Writer, limit int, v any) error {
 	body, err := bytejson.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %T: %w", v, err)
 	}
 	if len(body) > limit {
-		return fmt.Errorf("%T of %d bytes is more than the %d that the channel takes", v, len(body), limit)
+		return fmt.Errorf("%T of %d bytes is more than the %d that the channel takes: %w", v, len(body), limit, syscall.E2BIG)
 	}
 	frame := make([]byte, lengthSize, lengthSize+len(body))
 	binary.BigEndian.PutUint32(frame, uint32(len(body)))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"syscall"
 )
 
 // Reply is the agent's answer. With no field set it says that the request was done.
@@ -78,7 +79,15 @@ const (
 type Error struct {
 	Kind    ErrorKind `json:"kind"`
 	Message string    `json:"message"`
+	// Errno is the guest's kernel's word for it, 0 where there is none.
+	Errno syscall.Errno `json:"errno,omitempty"`
+	// Op and Path are what was done with which file, where it was one, as in an fs.PathError.
+	Op   string `json:"op,omitempty"`
+	Path string `json:"path,omitempty"`
 }
+
+// maxErrno is the greatest error number of Linux.
+const maxErrno = 4095
 
 // Error returns the message, cut to a bounded length.
 func (e *Error) Error() string {
@@ -88,9 +97,16 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
-// Is has errors.Is find the error that the same thing would have been here: fs.ErrNotExist or fs.ErrPermission.
-func (e *Error) Is(target error) bool {
-	return target == fs.ErrNotExist && e.Kind == NotFound || target == fs.ErrPermission && e.Kind == NotExecutable
+// Unwrap returns the error that the same thing would have been here, an *fs.PathError or a syscall.Errno, nil for none: errors.Is and
+// errors.As find what they would find without a guest.
+func (e *Error) Unwrap() error {
+	switch {
+	case e.Errno == 0 || e.Errno > maxErrno:
+		return nil
+	case e.Op != "":
+		return &fs.PathError{Op: e.Op, Path: e.Path, Err: e.Errno}
+	}
+	return e.Errno
 }
 
 // ExitCode returns what a shell would exit with: 127 for a command not found,

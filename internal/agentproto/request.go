@@ -203,6 +203,8 @@ type Exec struct {
 	// Args is the command and its arguments. A command without a slash is looked up in
 	// the PATH of its environment.
 	Args []string `json:"args"`
+	// Path is the program where it is another than Args[0].
+	Path string `json:"path,omitempty"`
 	// Env is added to Setup's, as KEY=VALUE; the last of several values wins.
 	Env []string `json:"env,omitempty"`
 	// Dir is the working directory, "/" when empty.
@@ -252,11 +254,19 @@ func (s Stream) check() error {
 	return fmt.Errorf("unknown stream %q", s)
 }
 
+// Program returns the command's name or path.
+func (e *Exec) Program() string {
+	if e.Path != "" {
+		return e.Path
+	}
+	return e.Args[0]
+}
+
 func (e *Exec) validate() error {
-	if len(e.Args) == 0 || e.Args[0] == "" {
+	if len(e.Args) == 0 || e.Program() == "" {
 		return errors.New("a command needs a name")
 	}
-	errs := []error{checkEnv(e.Env), checkText("working directory", e.Dir)}
+	errs := []error{checkEnv(e.Env), checkText("working directory", e.Dir), checkText("program", e.Path)}
 	if e.Umask != nil && *e.Umask > 0o777 {
 		errs = append(errs, fmt.Errorf("umask %o is more than 777", *e.Umask))
 	}

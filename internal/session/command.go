@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -18,6 +19,8 @@ type Cmd struct {
 	// Args is the command and its arguments. A command without a slash is looked up in
 	// the guest's PATH. No shell is involved.
 	Args []string
+	// Path is the program where it is another than Args[0].
+	Path string
 	// Env is added to the environment that Setup gave, as KEY=VALUE.
 	Env []string
 	// Dir is the working directory, "/" when empty.
@@ -58,10 +61,20 @@ func (e *StartError) Error() string { return fmt.Sprintf("start in the guest: %v
 // Unwrap returns the agent's reason.
 func (e *StartError) Unwrap() error { return e.Err }
 
-// Is has errors.Is find exec.ErrNotFound where there is no such command.
-func (e *StartError) Is(target error) bool {
-	return target == exec.ErrNotFound && e.Err.Kind == agentproto.NotFound
+// As has errors.Is and errors.As find the *exec.Error of a command that is not in the guest's PATH.
+func (e *StartError) As(target any) bool {
+	lookup, ok := target.(**exec.Error)
+	if !ok || !e.notFound() {
+		return false
+	}
+	*lookup = &exec.Error{Name: e.Name, Err: exec.ErrNotFound}
+	return true
 }
+
+// Is has errors.Is find exec.ErrNotFound where a command is not in the guest's PATH.
+func (e *StartError) Is(target error) bool { return target == exec.ErrNotFound && e.notFound() }
+
+func (e *StartError) notFound() bool { return e.Err.Kind == agentproto.NotFound && e.Err.Errno == 0 }
 
 // ExitCode returns what a shell would exit with: 127 not found, 126 not executable, 125 otherwise.
 func (e *StartError) ExitCode() int { return e.Err.ExitCode() }
@@ -77,6 +90,9 @@ func (s *Session) Start(ctx context.Context, cmd *Cmd) (*Process, error) {
 	}
 	p, err := await(ctx, func() (*Process, error) { return s.start(cmd) }, (*Process).release)
 	var refused *agentproto.Error
+	if errors.Is(err, syscall.E2BIG) && !errors.As(err, &refused) { // it did not come as far as the guest
+		err = &agentproto.Error{Kind: agentproto.NotExecutable, Message: err.Error(), Errno: syscall.E2BIG, Op: "fork/exec", Path: cmd.Args[0]}
+	}
 	if errors.As(err, &refused) {
 		return nil, &StartError{Name: cmd.Args[0], Err: refused}
 	}
@@ -90,7 +106,7 @@ func (s *Session) Start(ctx context.Context, cmd *Cmd) (*Process, error) {
 // start opens the streams and waits until the agent says that the command runs.
 func (s *Session) start(cmd *Cmd) (*Process, error) {
 	exec := &agentproto.Exec{
-		ID: s.lastID.Add(1), Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User,
+		ID: s.lastID.Add(1), Args: cmd.Args, Path: cmd.Path, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User,
 		Streams: cmd.streams(), TTY: cmd.TTY, Umask: umask(),
 	}
 	p := &Process{session: s, exited: make(chan struct{}), done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}

@@ -20,13 +20,13 @@ import (
 
 // Dial connects to an address inside the machine, as net.Dial does there: "tcp", "udp" (each also with 4 or 6)
 // and "unix". What it returns has a CloseWrite() error for half-close, as *net.TCPConn has. Of a
-// network of datagrams each Read and Write is one datagram. That a connection was reset is read as its end.
+// network of datagrams each Read and Write is one datagram. Errors wrap a *net.OpError and the guest's error number. That a connection was reset is read as its end.
 // ctx bounds the dialling alone.
 func (s *Session) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := &agentproto.Dial{ID: s.lastID.Add(1), Network: network, Address: address}
 	c, err := await(ctx, func() (*conn, error) { return s.dial(ctx, d) }, func(c *conn) { c.Close() })
 	if err != nil {
-		return nil, fmt.Errorf("dial %s %s in the guest: %w", network, address, err)
+		return nil, fmt.Errorf("in the guest: %w", &net.OpError{Op: "dial", Net: network, Addr: addr{network, address}, Err: err})
 	}
 	if d.Datagrams() {
 		return newDatagramConn(c), nil
@@ -72,7 +72,7 @@ type conn struct {
 
 	closed atomic.Bool
 	close  sync.Once
-	half   sync.Once
+	half   atomic.Bool // CloseWrite was called
 
 	writeMu sync.Mutex // guards refused and out's write deadline
 	refused bool       // the other end takes no more
@@ -93,10 +93,16 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
+	if c.closed.Load() {
+		return 0, c.opError("write", net.ErrClosed)
+	}
+	if c.half.Load() {
+		return 0, c.opError("write", unix.EPIPE)
+	}
 	n, err := c.out.Write(p)
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	if err != nil && c.refused {
+	if err != nil && (c.refused || c.half.Load()) {
 		err = unix.EPIPE
 	}
 	return n, c.opError("write", err)
@@ -123,7 +129,9 @@ func (c *conn) opError(op string, err error) error {
 
 // CloseWrite tells the other end that no more comes.
 func (c *conn) CloseWrite() error {
-	c.half.Do(func() { go c.out.Close() }) // may block when the guest reads nothing
+	if !c.half.Swap(true) {
+		go c.out.Close() // may block when the guest reads nothing
+	}
 	return nil
 }
 

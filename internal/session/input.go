@@ -30,6 +30,7 @@ func (e *StreamError) Unwrap() error { return e.Err }
 // exactly for files, for pipes up to the first piece that the command has read whole.
 type input struct {
 	stream *yamux.Stream
+	reader io.Reader
 	from   source
 	begun  chan struct{} // closed once the command has read what was sent first
 	ended  chan struct{} // closed once it wants no more
@@ -54,7 +55,7 @@ type source interface {
 }
 
 func newInput(stream *yamux.Stream, r io.Reader) *input {
-	return &input{stream: stream, from: newSource(r), begun: make(chan struct{}), ended: make(chan struct{})}
+	return &input{stream: stream, reader: r, from: newSource(r), begun: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // inputChunk is how much is read and sent at a time, in bytes.
@@ -114,7 +115,13 @@ func (i *input) watch() {
 		io.Copy(io.Discard, i.stream)
 	}
 	i.stream.SetWriteDeadline(past())
+	if ender, ok := i.reader.(InputEnder); ok {
+		ender.EndInput()
+	}
 }
+
+// InputEnder is a command's Stdin that wants to know when the command reads no more, which may be long before its end.
+type InputEnder interface{ EndInput() }
 
 // settle takes what the command has read from the source, and returns the source's error.
 func (i *input) settle(read int64) error {
