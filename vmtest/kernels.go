@@ -33,7 +33,7 @@ func Kernels(t testing.TB, names ...string) []string {
 	}
 	for _, name := range names {
 		if err := (Config{Kernel: name}).spec().Validate(); err != nil {
-			t.Fatalf("vmtest: %v", err)
+			t.Fatalf("vmtest: %v", inGo(err))
 		}
 		if name == "default" || name == "host" {
 			continue
@@ -43,7 +43,7 @@ func Kernels(t testing.TB, names ...string) []string {
 			testenv.Missing(t, "apt", err.Error())
 		}
 		if err != nil {
-			t.Fatalf("vmtest: kernel %s: %v", name, err)
+			t.Fatalf("vmtest: kernel %s: %v", name, inGo(err))
 		}
 	}
 	return names

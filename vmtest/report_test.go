@@ -60,7 +60,7 @@ func TestFailure(t *testing.T) {
 	}
 	for _, want := range []string{
 		"the VM had ended: the guest's kernel panicked: x", "the kernel log's end:\n", "last words", "the whole kernel log: " + log,
-		"--- FAIL: TestUnknownKernel", "-k takes a file, a folder where a kernel was built, a lib/modules/RELEASE that holds one, a version such as 6.12, or host",
+		"--- FAIL: TestUnknownKernel", "Config.Kernel takes a file, a folder where a kernel was built, a lib/modules/RELEASE that holds one, a version such as 6.12, or host",
 	} {
 		if out := said(); !strings.Contains(out, want) {
 			t.Errorf("no %q in %s", want, out)

@@ -42,10 +42,12 @@ package vmtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stile-vmm/stile/internal/guest"
@@ -78,6 +80,7 @@ type VM struct {
 	keeps   bool              // something of this host, which others get once it was closed
 	close   func() error
 	once    sync.Once
+	closed  atomic.Bool // Close was called
 	err     error
 }
 
@@ -120,13 +123,13 @@ func check(t testing.TB, err error) {
 		return
 	}
 	if unavailable := (*guest.UnavailableError)(nil); errors.As(err, &unavailable) {
-		testenv.Missing(t, "lab", err.Error())
+		testenv.Missing(t, "lab", inGo(err).Error())
 	}
 	if log := guest.KernelLog(err); len(log) > 0 {
 		t.Logf("the kernel log's end:\n%s", log)
 	}
 	logPath(t, guest.LogPath(err))
-	t.Fatalf("vmtest: %v", err)
+	t.Fatalf("vmtest: %v", inGo(err))
 }
 
 // endWith closes the VM when the test ends, and logs its kernel's last words if the test failed.
@@ -172,12 +175,20 @@ func logPath(t testing.TB, path string) {
 	t.Logf("the whole kernel log: %s", path)
 }
 
+// errClosed says that a VM is used during or after its Close.
+var errClosed = fmt.Errorf("vmtest: the VM was closed: %w", os.ErrClosed)
+
 // explain turns an error of something that was done in the VM into the reason why the VM ended, if it did.
 func (vm *VM) explain(err error) error {
-	if vm.reason == nil || err == nil {
+	switch {
+	case err == nil:
+		return nil
+	case vm.closed.Load() && errors.Is(err, session.ErrAgentLost):
+		return errClosed
+	case vm.reason == nil:
 		return err
 	}
-	return vm.reason(err)
+	return inGo(vm.reason(err))
 }
 
 // Kernel returns the guest kernel's release, as uname -r prints it.
@@ -227,11 +238,12 @@ func (vm *VM) Dial(ctx context.Context, network, address string) (net.Conn, erro
 }
 
 // Close ends the VM. The end of the test does so too; further calls return the
-// first result.
+// first result. What is done in the VM meanwhile and afterwards fails with os.ErrClosed.
 func (vm *VM) Close() error {
 	if vm.absent {
 		return nil
 	}
+	vm.closed.Store(true)
 	vm.once.Do(func() {
 		vm.err = vm.close()
 		if vm.fault != nil {

@@ -183,6 +183,9 @@ func (g *LabGuest) WaitError(err error) error {
 	if reason := g.lastWords(); reason != "" {
 		return &LabDiedError{reason}
 	}
+	if g.itself != nil {
+		return g.itself
+	}
 	return errors.Join(err, g.runErr)
 }
 

@@ -47,7 +47,20 @@ func worker(text string) int {
 		say.Line(os.Stderr, (&DiedError{result}).Error())
 		return ExitDied
 	}
-	return 0
+	return workerStatus[result.Reason]
+}
+
+// workerStatus are a worker's exit statuses by what its guest did itself, for who started it.
+var workerStatus = map[vmm.Reason]int{vmm.PowerOff: 3, vmm.Reset: 4}
+
+// endOf returns how a worker's guest ended by its exit status, nil where that says nothing.
+func endOf(status lab.Status) *DiedError {
+	for reason, code := range workerStatus {
+		if status.Signal == 0 && status.Code == code {
+			return &DiedError{vmm.Result{Reason: reason}}
+		}
+	}
+	return nil
 }
 
 func runWorker(s Spec) (vmm.Result, error) {
@@ -86,6 +99,7 @@ type LabGuest struct {
 	control *Control
 	ended   chan struct{} // closed when the worker has ended and runErr is set
 	runErr  error         // why the worker could not run to its end; a *DiedError of a guest that was ended from here
+	itself  *DiedError    // how the guest has ended itself, nil where it has not or that is not known; set with runErr
 	log     puller
 	faults  *faultLog // reports of its kernel
 	keeps   bool      // whether it has to power off at its end
@@ -106,9 +120,10 @@ func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, erro
 	go func() {
 		defer close(g.ended)
 		defer end(nil)
-		_, g.runErr = h.Run(running, &lab.Options{
+		status, err := h.Run(running, &lab.Options{
 			Env: []string{envWorker + "=" + string(text)}, Stdin: fromHost, Stdout: toHost, Stderr: io.MultiWriter(c.Console(nil), g.faults),
 		})
+		g.runErr, g.itself = err, endOf(status)
 		if died := (*DiedError)(nil); errors.As(context.Cause(running), &died) {
 			g.runErr = died
 		}
