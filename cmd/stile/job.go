@@ -34,7 +34,7 @@ func (j jobInput) Read(p []byte) (int, error) {
 			return n, err
 		}
 		before := front
-		switch front = j.inFront(); {
+		switch front = inFront(j.file); {
 		case front && before: // who is in front now may have been in the background at one EIO; the terminal has hung up
 			return n, io.EOF
 		case !front:
@@ -43,8 +43,8 @@ func (j jobInput) Read(p []byte) (int, error) {
 	}
 }
 
-// inFront reports whether the terminal is this process's to read, or is gone.
-func (j jobInput) inFront() bool {
-	group, err := unix.IoctlGetInt(int(j.file.Fd()), unix.TIOCGPGRP)
+// inFront reports whether a terminal is this process's to read, or is gone.
+func inFront(terminal *os.File) bool {
+	group, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPGRP)
 	return err != nil || group == unix.Getpgrp()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,6 +100,42 @@ func TestRawMode(t *testing.T) {
 			_ = cmd.Wait() // its status is others' business
 			if isRaw(t, term) {
 				t.Errorf("the terminal is left in raw mode (%v)", cmd.ProcessState)
+			}
+		})
+	}
+}
+
+// TestRawModeInBackground runs stile as a shell's job in the background: it is not stopped for the terminal, which it leaves alone
+// until it is in the foreground, and a signal ends it.
+func TestRawModeInBackground(t *testing.T) {
+	testenv.KVM(t)
+	kernel := kernelOf(t, chatter())
+	initramfs := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(initramfs, make([]byte, 4), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ran := filepath.Join(t.TempDir(), "ran")
+	stile := filepath.Join(tools, "stile") + " run --on host -m 128M -k " + kernel + " -i " + initramfs + " >" + ran
+	for name, script := range map[string]string{
+		"ended":             stile + ` & while ! test -s ` + ran + `; do sleep 0.1; done; stty -a | grep -q -- -icanon && mode=raw; kill %1; wait %1; echo "status $? $mode."`,
+		"in the foreground": stile + ` & while ! test -s ` + ran + `; do sleep 0.1; done; (sleep 2; kill -TERM $!) & fg %1; status=$?; stty -a | grep -q -- -icanon && mode=raw; echo "status $status $mode."`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "sh", "-mc", script)
+			term, err := pty.Start(cmd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer term.Close()
+			defer time.AfterFunc(time.Minute, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); term.Close() }).Stop()
+			if name != "ended" {
+				awaitRaw(t, term, true)
+			}
+			said := expecter{t: t, from: term}
+			said.expect("status 143 .")
+			_, _ = io.Copy(io.Discard, term) // ends with EIO
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -19,29 +20,28 @@ type terminal struct {
 	file    *os.File
 	signals chan os.Signal // those that continue or end this process
 	forget  func()         // ends what is done around stops
+	over    chan struct{}  // closed by restore
 
 	mu       sync.Mutex
 	state    *term.State // what the terminal was before
 	restored bool
+	waiting  bool // for the foreground, see awaitFront
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// rawTerminal puts the terminal into raw mode until restore, but for the time in which this process is stopped. From a job
-// in the background this waits until it is in the foreground.
+// rawTerminal puts the terminal into raw mode until restore, but for the time in which this process is stopped. A job in the
+// background leaves the terminal alone until it is in the foreground: the kernel would stop it (SIGTTOU), again each time it continues,
+// so that it could not even be ended.
 func rawTerminal(f *os.File, s *signals) (*terminal, error) {
-	t := &terminal{file: f, signals: make(chan os.Signal, 4)}
+	t := &terminal{file: f, signals: make(chan os.Signal, 4), over: make(chan struct{})}
 	var err error
 	if t.state, err = term.GetState(int(f.Fd())); err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
 	signal.Notify(t.signals, syscall.SIGCONT, syscall.SIGPIPE)
 	t.forget = s.aroundStop(func() func() { t.set(false); return func() {} }) // first: a stop must not leave it raw
-	if _, err = term.MakeRaw(int(f.Fd())); err != nil {
-		t.forget()
-		signal.Stop(t.signals)
-		return nil, fmt.Errorf("terminal: %w", err)
-	}
+	t.set(true)
 	go t.watchJob()
 	return t, nil
 }
@@ -68,17 +68,56 @@ func broken(f *os.File) bool {
 	return n == 1 && err == nil && fds[0].Revents&unix.POLLERR != 0
 }
 
-// set switches raw mode.
+// set switches raw mode. A job in the background has it switched on once it is in the foreground, and leaves switching it off to
+// the shell.
 func (t *terminal) set(raw bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.restored: // for good
+	case !inFront(t.file):
+		if raw {
+			t.awaitFront()
+		}
 	case raw:
-		_, _ = term.MakeRaw(int(t.file.Fd())) // a terminal that is gone needs no mode
+		// A terminal that is gone needs no mode.
+		undisturbed(func() { _, _ = term.MakeRaw(int(t.file.Fd())) })
 	default:
-		_ = term.Restore(int(t.file.Fd()), t.state)
+		undisturbed(func() { _ = term.Restore(int(t.file.Fd()), t.state) })
 	}
+}
+
+// awaitFront switches raw mode on as soon as this process is in the foreground. t.mu is held.
+func (t *terminal) awaitFront() {
+	if t.waiting {
+		return
+	}
+	t.waiting = true
+	go func() {
+		for !inFront(t.file) {
+			select {
+			case <-t.over:
+				return
+			case <-time.After(backgroundInterval):
+			}
+		}
+		t.mu.Lock()
+		t.waiting = false
+		t.mu.Unlock()
+		t.set(true)
+	}()
+}
+
+// undisturbed calls f, which changes a terminal, so that this process is not stopped for it, should it have come into the
+// background just now.
+func undisturbed(f func()) {
+	if signal.Ignored(syscall.SIGTTOU) {
+		f()
+		return
+	}
+	signal.Ignore(syscall.SIGTTOU)
+	defer signal.Reset(syscall.SIGTTOU)
+	f()
 }
 
 // restore makes the terminal what it was. Further calls do nothing.
@@ -89,8 +128,11 @@ func (t *terminal) restore() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.restored {
-		_ = term.Restore(int(t.file.Fd()), t.state)
+		if inFront(t.file) {
+			undisturbed(func() { _ = term.Restore(int(t.file.Fd()), t.state) })
+		}
 		t.restored = true
+		close(t.over)
 		t.forget()
 		signal.Stop(t.signals)
 		close(t.signals)
