@@ -285,6 +285,9 @@ func (s *Session) rename(c *Call, d *decoder) error {
 		return err
 	}
 	defer s.leave(to)
+	if s.deep(to.fid.node) {
+		return unix.ENAMETOOLONG
+	}
 	replaced, last := s.share.owners.mayEnd(to.fd, string(newName))
 	s.names.Lock()
 	defer s.names.Unlock()

@@ -1,6 +1,8 @@
 package share
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -153,6 +155,9 @@ func (s *Session) unref(n *node) {
 		if n.parent != nil && n.fd >= 0 {
 			s.closeHandle(n)
 		}
+		if n.parent != nil {
+			s.index.remove(n)
+		}
 		s.nodes--
 		n = n.parent
 	}
@@ -165,17 +170,26 @@ func (s *Session) release(n *node) {
 	s.unref(n)
 }
 
-// child makes a node for the file called name in dir, whose attributes are in st. The caller
-// gets the only reference.
+// child returns a node for the file called name in dir, whose attributes are in st, and makes it where there is none. The caller
+// gets a reference.
 func (s *Session) child(dir *node, name string, st *unix.Statx_t, hidden bool) (*node, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n := s.index.find(dir, name, identify(st), fileType(st), hidden); n != nil {
+		n.refs++
+		return n, nil
+	}
 	if s.nodes >= s.share.limits.Nodes {
 		return nil, unix.EMFILE
 	}
+	if dir.tooDeep() {
+		return nil, unix.ENAMETOOLONG
+	}
 	s.nodes++
 	dir.refs++
-	return &node{id: identify(st), typ: fileType(st), hidden: hidden, parent: dir, name: name, refs: 1, fd: -1}, nil
+	n := &node{id: identify(st), typ: fileType(st), hidden: hidden, parent: dir, name: name, refs: 1, fd: -1}
+	s.index.add(n)
+	return n, nil
 }
 
 // statNode puts n's attributes into c.st.
@@ -219,28 +233,19 @@ func (s *Session) statHandle(c *Call, n *node) error {
 func (s *Session) moved(oldDir *node, oldName string, newDir *node, newName string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.fids {
-		for n := f.node; n.parent != nil; n = n.parent {
-			if n.name != oldName || n.parent.id != oldDir.id || newDir.within(n) {
-				continue
-			}
-			newDir.refs++
-			old := n.parent
-			n.parent, n.name = newDir, newName
-			s.unref(old)
+	above := newDir.above()
+	for _, n := range slices.Clone(s.index[nameKey{oldDir.id, oldName}]) {
+		// A chain of nodes never becomes a ring, not even when the host moved directories behind the guest's back.
+		if above[n] {
+			continue
 		}
+		newDir.refs++
+		old := n.parent
+		s.index.remove(n)
+		n.parent, n.name = newDir, newName
+		s.index.add(n)
+		s.unref(old)
 	}
-}
-
-// within reports whether n is m or below it. A chain of nodes never becomes a ring, not even
-// when the host moved directories behind the guest's back.
-func (n *node) within(m *node) bool {
-	for ; n != nil; n = n.parent {
-		if n == m {
-			return true
-		}
-	}
-	return false
 }
 
 // link makes n the newest of the ring.

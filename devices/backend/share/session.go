@@ -27,6 +27,7 @@ type Session struct {
 	fids     map[uint32]*fid
 	root     *node
 	nodes    int
+	index    nameIndex
 	handles  int  // open descriptors of nodes, without the root's
 	recent   node // ring of nodes whose descriptor is open and not in use; the oldest is recent.newer
 	opens    int  // open files, under way or done
@@ -57,7 +58,7 @@ type openFile struct {
 
 // NewSession begins a session. The caller must Close it before the share.
 func (s *Share) NewSession() *Session {
-	x := &Session{share: s, calls: make(map[uint16]*Call), fids: make(map[uint32]*fid)}
+	x := &Session{share: s, calls: make(map[uint16]*Call), fids: make(map[uint32]*fid), index: make(nameIndex)}
 	x.finished.L = &x.mu
 	x.recent.newer, x.recent.older = &x.recent, &x.recent
 	x.root = &node{id: s.rootID, typ: unix.S_IFDIR, fd: s.root.Int(), refs: 1}
