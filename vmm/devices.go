@@ -27,8 +27,12 @@ type devices struct {
 	cid     uint64          // in the host's AF_VSOCK, 0 without
 
 	transports []*virtio.Transport
-	closers    []io.Closer  // what stands behind devices; closed after the transports
-	config     *sys.Mapping // PCI config space as the guest reads it; unmapped after the VM
+	folders    []folder
+	left       []<-chan struct{} // folders that hold their requests up; each is closed once it has answered
+	// leftTransports are theirs.
+	leftTransports []*virtio.Transport
+	closers        []io.Closer  // what stands behind devices; closed after the transports
+	config         *sys.Mapping // PCI config space as the guest reads it; unmapped after the VM
 }
 
 // newDevices builds the devices of v's Config and puts them onto its buses. What it
@@ -177,8 +181,14 @@ func (d *devices) close() error {
 	if d.root != nil {
 		d.root.Close()
 	}
+	for _, f := range d.folders {
+		errs = append(errs, f.close(d))
+	}
+	d.folders = nil
 	for _, t := range d.transports {
-		errs = append(errs, t.Close())
+		if !d.isLeft(t) {
+			errs = append(errs, t.Close())
+		}
 	}
 	for _, c := range d.closers {
 		errs = append(errs, c.Close())

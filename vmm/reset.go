@@ -66,7 +66,7 @@ func (v *VM) reset() error {
 	defer v.resetting.Store(false)
 	for _, step := range []func() error{
 		v.host.silence,
-		v.devices.reset,
+		v.resetDevices,
 		v.rebooting,
 		func() error { v.host.reset(v); return nil },
 		v.restorePowerOn,
@@ -119,11 +119,20 @@ func (v *VM) restorePowerOn() error {
 	return v.vm.RestoreChips(v.powerOn.chips)
 }
 
-// reset resets the devices on the buses. Their drivers are gone.
-func (d *devices) reset() error {
-	d.root.Reset()
-	d.board.Reset()
-	return nil
+// resetDevices resets the devices on the buses. Their drivers are gone. A folder may hold that up, and does not hold up the VM's end.
+func (v *VM) resetDevices() error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		v.devices.root.Reset()
+		v.devices.board.Reset()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-v.ended:
+		return errors.New("the VM ends")
+	}
 }
 
 // silence ends the interrupts and the DMA of the host's devices.

@@ -408,7 +408,7 @@ func (v *VM) Close() error {
 		errs = append(errs, v.vm.Close())
 	}
 	if v.mem != nil {
-		errs = append(errs, v.mem.Close())
+		errs = append(errs, v.freeMemory())
 	}
 	if v.devices != nil && v.devices.config != nil {
 		errs = append(errs, v.devices.config.Close())

@@ -262,6 +262,22 @@ func (t *Transport) Reset() {
 	<-done
 }
 
+// CloseWithin is Close for a device whose requests may be held up for ever by the host. Where that takes longer than patience it gives
+// up: then nothing is freed, guest memory is still used, and done is closed once that has ended. It is nil after a Close.
+func (t *Transport) CloseWithin(patience time.Duration) (done <-chan struct{}, err error) {
+	if t.fn != nil {
+		t.mu.Lock()
+		done := t.beginReset()
+		t.mu.Unlock()
+		select {
+		case <-done:
+		case <-time.After(patience):
+			return done, nil
+		}
+	}
+	return nil, t.Close()
+}
+
 // Close resets the device and frees doorbells and vectors. Further calls do nothing.
 func (t *Transport) Close() error {
 	if t.fn != nil {

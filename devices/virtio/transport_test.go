@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stile-vmm/stile/devices/pci"
 	"github.com/stile-vmm/stile/devices/virtio"
@@ -332,5 +333,25 @@ func BenchmarkCommonRead(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Memory.Read(d.BAR+virtiotest.DeviceFeature, p)
+	}
+}
+
+// TestCloseWithin: a device whose requests the host holds up does not hold up who closes it.
+func TestCloseWithin(t *testing.T) {
+	m := virtiotest.New(t)
+	e := &echo{block: make(chan struct{})}
+	tr, drv := m.Plug(e)
+	drv.Start(allRing|devFlag, 3)
+	for e.serving.Load() == 0 {
+		runtime.Gosched()
+	}
+	done, err := tr.CloseWithin(10 * time.Millisecond)
+	if done == nil || err != nil {
+		t.Fatalf("closed under a request: %v", err)
+	}
+	close(e.block)
+	<-done
+	if done, err := tr.CloseWithin(time.Minute); done != nil || err != nil {
+		t.Errorf("closed at last: %v", err)
 	}
 }
