@@ -6,12 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/stile-vmm/stile/internal/session"
 )
 
-// WriteFile writes a file in the guest, which appears at once and whole; folders above it are made. A relative path starts in
-// the folder in which commands run.
+// WriteFile writes a file in the guest, which appears at once and whole; folders above it are made. A device, or a file of the
+// kernel's (a sysctl, sysfs), is written to with one write. A relative path starts in the folder in which commands run.
 func (vm *VM) WriteFile(ctx context.Context, path string, data []byte, perm fs.FileMode) error {
 	if err := vm.present(); err != nil {
 		return err
@@ -19,13 +20,16 @@ func (vm *VM) WriteFile(ctx context.Context, path string, data []byte, perm fs.F
 	return vm.explain(vm.session.Push(ctx, vm.path(path), perm, int64(len(data)), bytes.NewReader(data)))
 }
 
-// ReadFile returns a regular file of the guest.
+// maxReadFile bounds ReadFile, in bytes.
+const maxReadFile = 1 << 30
+
+// ReadFile returns a regular file of the guest, of at most 1 GiB, read to its end: also of procfs and sysfs.
 func (vm *VM) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	if err := vm.present(); err != nil {
 		return nil, err
 	}
 	var data bytes.Buffer
-	if _, err := vm.session.Pull(ctx, vm.path(path), &data); err != nil {
+	if _, err := vm.session.PullSome(ctx, vm.path(path), &data, maxReadFile); err != nil {
 		return nil, vm.explain(err)
 	}
 	return data.Bytes(), nil
@@ -42,13 +46,16 @@ func (vm *VM) Push(ctx context.Context, from, to string) error {
 	}
 	defer f.Close()
 	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = &fs.PathError{Op: "push", Path: from, Err: syscall.EISDIR}
+	}
 	if err != nil {
 		return err
 	}
-	return vm.explain(vm.session.Push(ctx, vm.path(to), info.Mode().Perm(), info.Size(), f))
+	return vm.explain(vm.session.Push(ctx, vm.path(to), info.Mode().Perm(), -1, f))
 }
 
-// Pull copies a regular file of the guest to this host, with its permissions.
+// Pull copies a regular file of the guest, of at most 4 GiB, to this host, with its permissions.
 func (vm *VM) Pull(ctx context.Context, from, to string) error {
 	if err := vm.present(); err != nil {
 		return err
@@ -73,7 +80,8 @@ func (vm *VM) Pull(ctx context.Context, from, to string) error {
 }
 
 // PullFolder copies the regular files below a folder of the guest into a folder of this host, which is made. Links and
-// devices are left out. A folder that is not there is an empty one.
+// devices are left out. A folder that is not there is an empty one. Files that can't be read, as some of sysfs, are named by the
+// error; all others are copied then, too.
 func (vm *VM) PullFolder(ctx context.Context, from, to string) error {
 	if err := vm.present(); err != nil {
 		return err

@@ -194,7 +194,7 @@ func (f *runFlags) fetch(host *guest.LabHost, status int, reportPath, logPath st
 	defer cancel()
 	if reportPath != "" {
 		var text bytes.Buffer
-		_, err := host.Session().Pull(ctx, reportPath, &text)
+		_, err := host.Session().PullSome(ctx, reportPath, &text, 64<<20)
 		if err == nil {
 			err = json.Unmarshal(text.Bytes(), &report)
 		}

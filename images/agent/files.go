@@ -1,23 +1,37 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 )
 
-// push writes a file beside its name and renames it.
+// push writes a file beside its name and renames it. A file that can't be replaced, a device or one of the kernel's file systems, is
+// written to.
 func push(p *agentproto.Push, r io.Reader) (err error) {
+	if info, err := os.Stat(p.Path); err == nil && !info.Mode().IsRegular() {
+		if info.IsDir() {
+			return &fs.PathError{Op: "write", Path: p.Path, Err: unix.EISDIR}
+		}
+		return writeInPlace(p, r)
+	}
 	if err := os.MkdirAll(filepath.Dir(p.Path), 0o755); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(filepath.Dir(p.Path), ".stile-push-*")
 	if err != nil {
+		if _, statErr := os.Stat(p.Path); statErr == nil {
+			return writeInPlace(p, r)
+		}
 		return err
 	}
 	defer func() {
@@ -26,19 +40,76 @@ func push(p *agentproto.Push, r io.Reader) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	if n, err := io.CopyN(f, r, p.Size); err != nil {
-		return fmt.Errorf("write %s: %d of %d bytes: %w", p.Path, n, p.Size, err)
+	if err := receivePush(p, f, r); err != nil {
+		return err
 	}
 	if err := f.Chmod(fs.FileMode(p.Mode).Perm()); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
+	err = os.Rename(f.Name(), p.Path)
+	if errors.Is(err, unix.EBUSY) { // a file that something is mounted on
+		return errors.Join(copyOver(f, p.Path), os.Remove(f.Name()))
 	}
-	return os.Rename(f.Name(), p.Path)
+	return err
 }
 
-// pull describes a file and sends its bytes. One that shrinks meanwhile is cut short, which the host notices.
+// receivePush takes the bytes of a push.
+func receivePush(p *agentproto.Push, w io.Writer, r io.Reader) error {
+	if p.Chunks {
+		if err := agentproto.ReadChunks(w, r, math.MaxInt64); err != nil {
+			return fmt.Errorf("write %s: %w", p.Path, err)
+		}
+		return nil
+	}
+	if n, err := io.CopyN(w, r, p.Size); err != nil {
+		return fmt.Errorf("write %s: %d of %d bytes: %w", p.Path, n, p.Size, err)
+	}
+	return nil
+}
+
+// maxInPlace bounds what is written to a file in place, in bytes: the kernel's files take one write, of a page mostly.
+const maxInPlace = 16 << 20
+
+// writeInPlace writes all of a push to a file that is there, at once: a setting has no half.
+func writeInPlace(p *agentproto.Push, r io.Reader) error {
+	var data bytes.Buffer
+	if err := receivePush(p, &limited{&data, maxInPlace}, r); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(p.Path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data.Bytes())
+	return errors.Join(err, f.Close())
+}
+
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if len(p) > l.left {
+		return 0, fmt.Errorf("more than %d bytes for a file that can't be replaced", maxInPlace)
+	}
+	l.left -= len(p)
+	return l.w.Write(p)
+}
+
+func copyOver(from *os.File, path string) error {
+	if _, err := from.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
+}
+
+// pull describes a file and sends its bytes to the end, whatever its size says; then it says whether that is all.
 func pull(p *agentproto.Pull, w io.Writer) {
 	f, size, err := openRegular(p.Path)
 	if err != nil {
@@ -53,7 +124,16 @@ func pull(p *agentproto.Pull, w io.Writer) {
 	if err := agentproto.WriteMessage(w, agentproto.MaxReply, &agentproto.Reply{File: size}); err != nil {
 		return
 	}
-	io.CopyN(struct{ io.Writer }{w}, f, size.Size)
+	err = agentproto.WriteChunks(w, f)
+	if read := (*agentproto.ReadError)(nil); errors.As(err, &read) {
+		if agentproto.EndChunks(w) == nil {
+			refuse(w, agentproto.Failed, read.Err)
+		}
+		return
+	}
+	if err == nil {
+		_ = agentproto.WriteMessage(w, agentproto.MaxReply, &agentproto.Reply{}) // the host may be gone
+	}
 }
 
 func openRegular(path string) (*os.File, *agentproto.File, error) {

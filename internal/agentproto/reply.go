@@ -56,7 +56,7 @@ const FirstInput = 4096
 
 // File describes a file whose bytes follow.
 type File struct {
-	// Size counts bytes.
+	// Size counts bytes, as the file system has it. Those that show the kernel do not know.
 	Size int64 `json:"size"`
 	// Mode holds the permission bits.
 	Mode uint32 `json:"mode"`

@@ -337,6 +337,8 @@ type Push struct {
 	Mode uint32 `json:"mode"`
 	// Size counts bytes.
 	Size int64 `json:"size"`
+	// Chunks says that the size is not known: then chunks follow.
+	Chunks bool `json:"chunks,omitempty"`
 }
 
 func (p *Push) validate() error {
@@ -346,7 +348,8 @@ func (p *Push) validate() error {
 	return checkPath("push", p.Path)
 }
 
-// Pull reads a regular file: the agent answers with a Reply that has File, and sends so many bytes.
+// Pull reads a regular file to its end: the agent answers with a Reply that has File, sends chunks, and then a Reply that says
+// whether this was all.
 type Pull struct {
 	Path string `json:"path"`
 }

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -229,4 +231,36 @@ func FuzzDial(f *testing.F) {
 			s.Close()
 		}
 	})
+}
+
+// TestPushOfBrokenSource: a source whose read fails ends the push, with its error, whether or not its size is known.
+func TestPushOfBrokenSource(t *testing.T) {
+	s := liar(t, func(stream *yamux.Stream, req *agentproto.Request) {
+		io.Copy(io.Discard, stream)
+		reply(stream, agentproto.Reply{Error: &agentproto.Error{Message: "cut short"}})
+	})
+	for _, size := range []int64{-1, 100} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		err := s.Push(ctx, "/x", 0, size, io.MultiReader(strings.NewReader("some"), iotest.ErrReader(syscall.EISDIR)))
+		cancel()
+		if !errors.Is(err, syscall.EISDIR) {
+			t.Errorf("size %d: %v", size, err)
+		}
+	}
+}
+
+// TestEndlessFile: a guest's file takes no more than the limit.
+func TestEndlessFile(t *testing.T) {
+	s := liar(t, func(stream *yamux.Stream, req *agentproto.Request) {
+		reply(stream, agentproto.Reply{File: &agentproto.File{Size: 1}})
+		for {
+			if _, err := stream.Write(append([]byte{0, 0, 0x40, 0}, make([]byte, 0x4000)...)); err != nil {
+				return
+			}
+		}
+	})
+	var got bytes.Buffer
+	if _, err := s.PullSome(t.Context(), "/x", &got, 1<<20); !errors.Is(err, agentproto.ErrTooLong) || got.Len() > 1<<20 {
+		t.Errorf("%d bytes, %v", got.Len(), err)
+	}
 }
