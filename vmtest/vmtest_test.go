@@ -163,6 +163,40 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 	})
+	t.Run("files of the kernel", func(t *testing.T) {
+		if got, err := vm.ReadFile(t.Context(), "/proc/version"); err != nil || !strings.HasPrefix(string(got), "Linux version ") {
+			t.Errorf("procfs: %q, %v", got, err)
+		}
+		const setting = "/proc/sys/kernel/panic"
+		if err := vm.WriteFile(t.Context(), setting, []byte("17\n"), 0o644); err != nil {
+			t.Error(err)
+		}
+		if got, err := vm.ReadFile(t.Context(), setting); err != nil || string(got) != "17\n" {
+			t.Errorf("a sysctl: %q, %v", got, err)
+		}
+		to := t.TempDir()
+		if err := vm.Pull(t.Context(), "/sys/kernel/uevent_seqnum", filepath.Join(to, "seqnum")); err != nil {
+			t.Error(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(to, "seqnum")); err != nil || len(got) < 2 || len(got) > 30 {
+			t.Errorf("sysfs: %q, %v", got, err)
+		}
+		if err := vm.PullFolder(t.Context(), "/sys/devices/system/cpu/vulnerabilities", filepath.Join(to, "v")); err != nil {
+			t.Error(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(to, "v", "meltdown")); err != nil || len(got) < 5 || len(got) > 200 {
+			t.Errorf("a folder of sysfs: %q, %v", got, err)
+		}
+		if err := vm.Push(t.Context(), to, "/tmp/folder"); !errors.Is(err, syscall.EISDIR) {
+			t.Errorf("push of a folder: %v", err)
+		}
+		if err := vm.Push(t.Context(), "/proc/version", "/tmp/version"); err != nil {
+			t.Error(err)
+		}
+		if got, err := vm.ReadFile(t.Context(), "/tmp/version"); err != nil || len(got) < 10 {
+			t.Errorf("pushed from procfs: %q, %v", got, err)
+		}
+	})
 	t.Run("dial", func(t *testing.T) {
 		if conn, err := vm.Dial(t.Context(), "tcp", "127.0.0.1:9"); err == nil {
 			conn.Close()
