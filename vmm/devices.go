@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/stile-vmm/stile/devices/backend/share"
 	"github.com/stile-vmm/stile/devices/legacy"
 	"github.com/stile-vmm/stile/devices/pci"
 	"github.com/stile-vmm/stile/devices/virtio"
@@ -28,6 +29,7 @@ type devices struct {
 
 	transports []*virtio.Transport
 	folders    []folder
+	pool       *share.Pool       // of their descriptors
 	left       []<-chan struct{} // folders that hold their requests up; each is closed once it has answered
 	// leftTransports are theirs.
 	leftTransports []*virtio.Transport

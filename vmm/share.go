@@ -19,8 +19,15 @@ const (
 
 // addShare gives the guest a folder by its tag.
 func (d *devices) addShare(v *VM, irqs interrupts, s Share) error {
+	if d.pool == nil {
+		pool, err := share.NewPool()
+		if err != nil {
+			return err
+		}
+		d.pool = pool
+	}
 	shared, err := share.New(share.Config{
-		Path: s.Path, ReadOnly: s.ReadOnly, Owner: s.Owner, Limits: share.Limits{Nodes: int(max(v.cfg.Memory/guestBytesPerNode, minNodes))},
+		Path: s.Path, ReadOnly: s.ReadOnly, Owner: s.Owner, Limits: share.Limits{Nodes: int(max(v.cfg.Memory/guestBytesPerNode, minNodes))}, Pool: d.pool,
 	})
 	if err != nil {
 		return err

@@ -111,7 +111,8 @@ func (s *Session) adopt(n *node, fd int) int {
 	n.pins++
 	n.refs++
 	s.handles++
-	for s.handles > s.share.limits.Handles && s.recent.newer != &s.recent {
+	s.share.pool.hold(1)
+	for (s.handles > s.share.limits.Handles || s.share.pool.full()) && s.recent.newer != &s.recent {
 		s.closeHandle(s.recent.newer)
 	}
 	return n.fd
@@ -143,6 +144,7 @@ func (s *Session) closeHandle(n *node) {
 	unix.Close(n.fd) // O_PATH: nothing to lose
 	n.fd = -1
 	s.handles--
+	s.share.pool.hold(-1)
 }
 
 // unref drops a reference to n. s.mu is held.

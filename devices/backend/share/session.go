@@ -299,6 +299,7 @@ func (s *Session) put(f *fid) {
 	file := f.file.Load()
 	if file != nil {
 		s.opens--
+		s.share.pool.give()
 		s.locks -= len(file.held) // nobody locks any more
 	}
 	if x := f.xattr.Load(); x != nil {
@@ -371,6 +372,9 @@ func (s *Session) reserve() error {
 	if s.opens >= s.share.limits.Open {
 		return unix.EMFILE
 	}
+	if err := s.share.pool.take(); err != nil {
+		return err
+	}
 	s.opens++
 	return nil
 }
@@ -379,6 +383,7 @@ func (s *Session) unreserve() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opens--
+	s.share.pool.give()
 }
 
 // fileOffset checks an offset that a guest names.

@@ -25,6 +25,8 @@ type Config struct {
 	// process is root.
 	Owner  *Owner
 	Limits Limits // zero fields have defaults
+	// Pool bounds descriptors together with other shares of this process; nil for this one alone.
+	Pool *Pool
 }
 
 // Limits bound what one session holds.
@@ -44,6 +46,7 @@ type Limits struct {
 type Share struct {
 	readOnly   bool
 	limits     Limits
+	pool       *Pool   // nil without
 	root       *sys.FD // O_PATH
 	proc       *sys.FD // O_PATH, /proc/self/fd
 	rootID     fileID
@@ -62,6 +65,7 @@ func New(cfg Config) (_ *Share, err error) {
 	s := &Share{
 		readOnly:   cfg.ReadOnly,
 		limits:     cfg.Limits,
+		pool:       cfg.Pool,
 		privileged: os.Geteuid() == 0 && cfg.Owner == nil,
 		root0:      os.Geteuid() == 0,
 		seed:       maphash.MakeSeed(),
