@@ -39,6 +39,9 @@ func checkOutput(flag, path string) error {
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		return fmt.Errorf("%s %s: it is a folder", flag, path)
 	}
+	if err := guest.CheckLinks(flag, path); err != nil {
+		return err
+	}
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("%s %s: %w", flag, path, err)
 	}

@@ -78,6 +78,9 @@ func Boot(ctx context.Context, s Spec, consoles ...io.Writer) (*Guest, error) {
 	s = s.withDefaults()
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)
+	if err := s.noteWritten(); err != nil {
+		return nil, err
+	}
 	g := &Guest{spec: s, rebooted: make(chan struct{}, 1), ran: make(chan struct{})}
 	var err error
 	if g.claim, err = CheckDevices(s); err != nil {

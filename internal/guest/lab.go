@@ -57,6 +57,9 @@ func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*Lab
 		return nil, errors.Join(err, locks.Close())
 	}
 	l.Dir = s.Dir
+	if err := s.noteWritten(); err != nil {
+		return nil, errors.Join(err, locks.Close(), nets.close())
+	}
 	l.Writable = slices.Concat(l.Writable, written, s.writtenFolders())
 	host, err := openLab(ctx, cache, l, s.Memory, progress)
 	if err != nil {

@@ -152,7 +152,7 @@ func (s Spec) Validate() error {
 	if s.Name != "" {
 		faults = append(faults, control.CheckID(s.Name))
 	}
-	faults = append(faults, s.validateDisks(), s.validateBalloon(), s.validateVsock())
+	faults = append(faults, s.validateDisks(), s.validateLinks(), s.validateBalloon(), s.validateVsock())
 	faults = append(faults, s.validateNets())
 	faults = append(faults, s.validateDevices()...)
 	return errors.Join(faults...)
