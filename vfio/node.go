@@ -17,8 +17,11 @@ type Node struct {
 	Address string // PCI address of the hardware: a mediated device's is its parent's, "" where that is no PCI function
 	Group   int    // number of its IOMMU group, -1 if it is in none
 	Cdev    string // its character device, "" if it has none
-	NoIOMMU bool   // the group stands for no IOMMU at all: nothing is translated
-	Token   string // UUID that a VF needs whose PF has a VFIO driver too, and that such a PF is given, or ""
+	// Emulated says that a driver does the DMA of a mediated device by accesses of its own, and nothing is pinned for the device until
+	// that driver asks for it.
+	Emulated bool
+	NoIOMMU  bool   // the group stands for no IOMMU at all: nothing is translated
+	Token    string // UUID that a VF needs whose PF has a VFIO driver too, and that such a PF is given, or ""
 }
 
 // groupPath returns the file of the node's group.
@@ -68,6 +71,8 @@ func Lookup(root, device string) (Node, error) {
 	// The group of an mdev with an emulated IOMMU is called vfio-noiommu too: its file tells.
 	_, err = os.Stat(filepath.Join(root, "class/vfio", fmt.Sprintf("noiommu-%d", n.Group)))
 	n.NoIOMMU = n.Group >= 0 && err == nil
+	kind, _ := os.ReadFile(filepath.Join(root, "kernel/iommu_groups", strconv.Itoa(n.Group), "name"))
+	n.Emulated = isUUID(n.Name) && !n.NoIOMMU && strings.TrimSpace(string(kind)) == "vfio-noiommu"
 	// Kernels without character devices have the folder too (6.1), but no number in it.
 	numbers, err := filepath.Glob(filepath.Join(dir, "vfio-dev/vfio*/dev"))
 	if err == nil && len(numbers) > 0 {

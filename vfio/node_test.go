@@ -36,9 +36,11 @@ func TestLookup(t *testing.T) {
 		"bus/mdev/devices/" + uuid:                                     "../../pci/devices/0000:06:00.0/" + uuid,
 		"bus/pci/devices/0000:06:00.0/" + uuid + "/iommu_group":        "../../../../kernel/iommu_groups/12",
 		"bus/pci/devices/0000:06:00.0/" + uuid + "/vfio-dev/vfio5/dev": "",
+		"kernel/iommu_groups/13/name":                                  "",
 		"bus/mdev/devices/" + emulated + "/iommu_group":                "../../../../kernel/iommu_groups/13",
 		"bus/pci/devices/0000:05:00.0/iommu_group":                     "../../../../kernel/iommu_groups/none",
 	})
+	check(t, os.WriteFile(filepath.Join(root, "kernel/iommu_groups/13/name"), []byte("vfio-noiommu\n"), 0o644))
 	for device, want := range map[string]Node{
 		"0000:01:00.0":                          {Name: "0000:01:00.0", Address: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
 		"01:00.0":                               {Name: "0000:01:00.0", Address: "0000:01:00.0", Group: 7, Cdev: "/dev/vfio/devices/vfio3"},
@@ -48,7 +50,7 @@ func TestLookup(t *testing.T) {
 		"0000:04:00.0":                          {Name: "0000:04:00.0", Address: "0000:04:00.0", Group: 0, NoIOMMU: true},
 		uuid:                                    {Name: uuid, Address: "0000:06:00.0", Group: 12, Cdev: "/dev/vfio/devices/vfio5"},
 		"/sys/bus/mdev/devices/" + uuid:         {Name: uuid, Address: "0000:06:00.0", Group: 12, Cdev: "/dev/vfio/devices/vfio5"},
-		emulated:                                {Name: emulated, Group: 13},
+		emulated:                                {Name: emulated, Group: 13, Emulated: true},
 	} {
 		got, err := Lookup(root, device)
 		if err != nil || got != want {

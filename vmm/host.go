@@ -72,7 +72,7 @@ func (h *hostDevices) open(v *VM) error {
 			return err
 		}
 	}
-	if err := checkMemory(backend, &v.cfg); err != nil {
+	if err := v.checkMemory(backend); err != nil {
 		return err
 	}
 	if h.notify, err = v.vm.CreateVFIODevice(); err != nil {
@@ -95,7 +95,30 @@ func (h *hostDevices) open(v *VM) error {
 	return nil
 }
 
-// checkMemory tells before anything is opened whether all of RAM may be pinned.
+// pins reports whether all of RAM is pinned for the devices: it is for hardware, and not for devices that a driver emulates.
+func pins(nodes []vfio.Node) bool {
+	return slices.ContainsFunc(nodes, func(n vfio.Node) bool { return !n.Emulated })
+}
+
+// checkMemory tells before anything is opened whether all of RAM may be pinned. Where only the drivers of emulated devices may ask for
+// that, as those of vendors' GPUs do, the user is told.
+func (v *VM) checkMemory(b vfio.Backend) error {
+	err := checkMemory(b, &v.cfg)
+	if err == nil || pins(v.cfg.Devices) {
+		return err
+	}
+	v.notice(fmt.Sprintf("the drivers of %s may pin memory when the guest uses the devices, and can't pin all: %v", nodeNames(v.cfg.Devices), err))
+	return nil
+}
+
+func nodeNames(nodes []vfio.Node) string {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
 func checkMemory(b vfio.Backend, c *Config) error {
 	if err := vfio.CheckMemlock(b, c.Memory); err != nil {
 		return err
@@ -231,7 +254,7 @@ func (h *hostDevices) mapRAM(ctx context.Context, v *VM, mem *guestmem.Memory) e
 	begin, told := time.Now(), time.Now().Add(prefaultNotice)
 	for _, r := range mem.Regions() {
 		m := DMAMap{IOVA: r.Start, Size: uint64(len(r.Bytes))}
-		err := vfio.Prefault(ctx, r.Bytes, runtime.NumCPU(), func(done int) {
+		err := h.prefault(ctx, v, r.Bytes, func(done int) {
 			if now := time.Now(); now.After(told) && done < len(r.Bytes) {
 				told = now.Add(prefaultNotice)
 				v.notice(fmt.Sprintf("bringing RAM into place: %d of %d MiB at %#x after %.0f s", done>>20, len(r.Bytes)>>20, r.Start, now.Sub(begin).Seconds()))
@@ -250,6 +273,14 @@ func (h *hostDevices) mapRAM(ctx context.Context, v *VM, mem *guestmem.Memory) e
 		h.maps = append(h.maps, m)
 	}
 	return nil
+}
+
+// prefault brings memory into place that is going to be pinned.
+func (h *hostDevices) prefault(ctx context.Context, v *VM, mem []byte, progress func(done int)) error {
+	if !pins(v.cfg.Devices) {
+		return nil
+	}
+	return vfio.Prefault(ctx, mem, runtime.NumCPU(), progress)
 }
 
 // wide returns how many bytes of 64-bit BARs the devices have, and how many the largest has.

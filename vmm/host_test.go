@@ -144,3 +144,33 @@ func TestDeviceWarning(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 }
+
+// TestEmulatedAlone: nothing is pinned for devices that drivers emulate, so nothing is brought into place; what they may pin is told.
+func TestEmulatedAlone(t *testing.T) {
+	emulated, hardware := vfio.Node{Name: "emulated", Emulated: true}, vfio.Node{Name: "hardware"}
+	if pins(nil) || pins([]vfio.Node{emulated}) || !pins([]vfio.Node{emulated, hardware}) {
+		t.Error("pins does not tell who pins")
+	}
+	const huge = 1 << 60 // more than any limit, or control group
+	v, told := deviceVM(Config{Memory: huge, Devices: []vfio.Node{emulated}})
+	if err := v.checkMemory(vfio.Legacy); err != nil {
+		t.Errorf("refused: %v", err)
+	}
+	if limited := checkMemory(vfio.Legacy, &v.cfg) != nil; limited != (len(*told) == 1) {
+		t.Errorf("memory is limited: %v, told %q", limited, *told)
+	}
+	faulted := false
+	if err := new(hostDevices).prefault(t.Context(), v, make([]byte, 1<<16), func(int) { faulted = true }); err != nil || faulted {
+		t.Errorf("RAM was brought into place: %v", err)
+	}
+}
+
+// TestNoPeers: that devices can't reach each other is said where two could.
+func TestNoPeers(t *testing.T) {
+	if text := noPeers([]string{"a"}); text != "" {
+		t.Error(text)
+	}
+	if text := noPeers([]string{"a", "b"}); !strings.Contains(text, "a, b") || !strings.Contains(text, "--vfio legacy") {
+		t.Error(text)
+	}
+}

@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/stile-vmm/stile/devices/pci"
@@ -20,12 +21,37 @@ type peerMaps struct {
 }
 
 // peers returns what lets the devices reach each other: nil for one device alone, and with
-// iommufd, which does not map BARs (Linux 6.12).
+// iommufd, which does not map BARs (Linux 6.12): the user is told, who can choose groups.
 func (h *hostDevices) peers(notice func(string)) *peerMaps {
-	if len(h.devices) < 2 || h.space.Backend() != vfio.Legacy {
+	if len(h.devices) < 2 {
+		return nil
+	}
+	if h.space.Backend() != vfio.Legacy {
+		if text := noPeers(h.withBARs()); text != "" {
+			notice(text)
+		}
 		return nil
 	}
 	return &peerMaps{host: h, notice: notice, mapped: make(map[uint64]uint64)}
+}
+
+// withBARs returns the names of the devices that have memory which others could reach.
+func (h *hostDevices) withBARs() (names []string) {
+	for _, d := range h.devices {
+		if d.function != nil && d.function.Stats().MappedBytes > 0 {
+			names = append(names, d.node.Name)
+		}
+	}
+	return names
+}
+
+// noPeers says that devices can't reach each other by iommufd, "" where there are not two that could.
+func noPeers(names []string) string {
+	if len(names) < 2 {
+		return ""
+	}
+	return "no DMA between the devices " + strings.Join(names, ", ") +
+		": iommufd does not map their registers and memory (BARs); drivers that need it work with groups, --vfio legacy"
 }
 
 func (p *peerMaps) mapPeer(gpa uint64, h pci.Host) {
