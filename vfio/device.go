@@ -134,7 +134,7 @@ func (d *Device) Feature(number uint16, get, set bool) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
 		return feature.Missing(fmt.Sprintf("feature %d of %s", number, d.node.Name), "")
 	}
 	return callFeature.fail(d.node.Name, err)

@@ -211,9 +211,13 @@ func TestHotResetByDevice(t *testing.T) {
 }
 
 func TestFeature(t *testing.T) {
-	d, _, _ := fakeDeviceIn(t, Legacy, nil)
+	d, _, k := fakeDeviceIn(t, Legacy, nil)
 	check(t, d.Feature(vfio.FeatureLowPowerEntry, false, true))
 	if err := d.Feature(vfio.FeatureMigration, true, false); !errors.Is(err, feature.ErrNotSupported) {
 		t.Errorf("got %v", err)
+	}
+	k.fail["VFIO_DEVICE_FEATURE"] = unix.EOPNOTSUPP // of a driver that leaves the operation out
+	if err := d.Feature(vfio.FeatureMigration, true, false); !errors.Is(err, feature.ErrNotSupported) {
+		t.Errorf("EOPNOTSUPP: %v", err)
 	}
 }

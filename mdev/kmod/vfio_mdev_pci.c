@@ -68,6 +68,26 @@ module_param(disable_denylist, bool, 0644);
 MODULE_PARM_DESC(disable_denylist,
 		 "Wrap functions that vfio-pci refuses, too: they have faults by which who uses them can harm the host");
 
+/*
+ * Until 7.2 these are vfio-pci's, which sets them in the core for all devices.
+ * From then on each device has its own, which are taken when it is made.
+ */
+#ifdef MP_HAS_DISABLE_IDLE_D3
+static bool disable_idle_d3;
+module_param(disable_idle_d3, bool, 0644);
+MODULE_PARM_DESC(disable_idle_d3, "Leave wrapped functions that are not in use in D0");
+#endif
+#ifdef MP_HAS_NOINTXMASK
+static bool nointxmask;
+module_param(nointxmask, bool, 0644);
+MODULE_PARM_DESC(nointxmask, "Do not mask INTx by the command register");
+#endif
+#ifdef MP_HAS_DISABLE_VGA
+static bool disable_vga;
+module_param(disable_vga, bool, 0644);
+MODULE_PARM_DESC(disable_vga, "Offer no legacy VGA ranges");
+#endif
+
 /* One of each bound PCI function. */
 struct mp_parent {
 	struct kref ref;		/* the binding, and queued work */
@@ -139,6 +159,29 @@ static void mp_set_drvdata(struct pci_dev *pdev, void *data)
  * The VFIO device
  */
 
+#ifdef MP_HAS_DMABUF
+static const struct vfio_pci_device_ops mp_pci_ops = {
+	.get_dmabuf_phys = vfio_pci_core_get_dmabuf_phys,
+};
+#endif
+
+/* Sets what the core leaves to the driver, after its own init. */
+static void mp_set_params(struct vfio_pci_core_device *core)
+{
+#ifdef MP_HAS_DMABUF
+	core->pci_ops = &mp_pci_ops;
+#endif
+#ifdef MP_HAS_DISABLE_IDLE_D3
+	core->disable_idle_d3 = disable_idle_d3;
+#endif
+#ifdef MP_HAS_NOINTXMASK
+	core->nointxmask = nointxmask;
+#endif
+#ifdef MP_HAS_DISABLE_VGA
+	core->disable_vga = disable_vga;
+#endif
+}
+
 static int mp_vfio_init(struct vfio_device *vdev)
 {
 	struct mp_device *mp = mp_of_vfio(vdev);
@@ -150,6 +193,8 @@ static int mp_vfio_init(struct vfio_device *vdev)
 	/* The core takes vdev->dev for its PCI device, here and later on. */
 	vdev->dev = mp->mdev->type->parent->dev;
 	ret = vfio_pci_core_init_dev(vdev);
+	if (!ret)
+		mp_set_params(&mp->core);
 	/* But vfio-dev/vfioN shall be below the mdev, where it is looked for. */
 	vdev->dev = mdev_dev;
 	return ret;
@@ -210,6 +255,10 @@ static const struct vfio_device_ops mp_vfio_ops = {
 #endif
 #ifdef MP_HAS_DETACH_IOAS
 	.detach_ioas	= vfio_iommufd_physical_detach_ioas,
+#endif
+#ifdef MP_HAS_PASID
+	.pasid_attach_ioas = vfio_iommufd_physical_pasid_attach_ioas,
+	.pasid_detach_ioas = vfio_iommufd_physical_pasid_detach_ioas,
 #endif
 #ifdef MP_HAS_REGION_INFO_CAPS
 	.get_region_info_caps = vfio_pci_ioctl_get_region_info,
