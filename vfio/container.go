@@ -83,7 +83,7 @@ func (c *container) setIOMMU(n Node) error {
 			return err
 		}
 	}
-	if _, err := c.file.control(callSetIOMMU, kind); err != nil {
+	if _, err := retryAttach(func() (int, error) { return c.file.control(callSetIOMMU, kind) }); err != nil {
 		return c.options.describe(n, callSetIOMMU.fail(n.groupName(), err))
 	}
 	return nil

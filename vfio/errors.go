@@ -99,7 +99,7 @@ func groupReason(c call, errno unix.Errno) string {
 			return "something else has the DMA of the group: a driver of the host for another member, or another iommufd; " +
 				"or groups with and without IOMMU were mixed, or the latter lacks CAP_SYS_RAWIO"
 		case unix.EBUSY:
-			return "the host uses the group with a DMA domain of its own"
+			return "the host uses the group with a DMA domain of its own, or a device of the group is being reset all the time"
 		case unix.EINVAL:
 			return "the group is in a container already, or what is mapped lies outside of what its IOMMU can translate, " +
 				"or in memory that is reserved for it: attach all devices before RAM is mapped"
@@ -119,6 +119,8 @@ func groupReason(c call, errno unix.Errno) string {
 				"vfio_iommu_type1.allow_unsafe_interrupts=1 goes without, and lets the guest raise any interrupt of the host"
 		case unix.EINVAL:
 			return "the container has no group, or an IOMMU already"
+		case unix.EBUSY:
+			return "a device of the group is being reset all the time: look who does, and try again"
 		case unix.EIO:
 			return "the IOMMU has no domain for the group"
 		}
@@ -171,6 +173,8 @@ func iommufdReason(c call, errno unix.Errno) string {
 		return "another device of the group is in another address space, or the IOMMU cannot serve the device beside the others"
 	case unix.EADDRINUSE:
 		return "something is mapped in memory that is reserved for the device: attach all devices before RAM is mapped"
+	case unix.EBUSY:
+		return "a device of the group is being reset all the time: look who does, and try again"
 	case unix.ENOENT:
 		return "the address space is gone"
 	case unix.ENOMEM:

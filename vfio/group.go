@@ -53,7 +53,7 @@ func (g *group) viable() error {
 // join puts the group into a container.
 func (g *group) join(container file) error {
 	fd := int32(container.Int())
-	if _, err := g.file.controlBytes(callSetContainer, bytesOf(&fd)); err != nil {
+	if _, err := retryAttach(func() (int, error) { return g.file.controlBytes(callSetContainer, bytesOf(&fd)) }); err != nil {
 		return g.options.describe(g.node, callSetContainer.fail(g.node.groupName(), err))
 	}
 	g.joined = true

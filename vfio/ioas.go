@@ -62,7 +62,7 @@ func (s *ioas) bind(n Node, f file) error {
 	// its whole group; a fresh descriptor never is.
 	attach := vfio.DeviceAttach{PTID: s.id}
 	attach.ArgSize = uint32(len(bytesOf(&attach)))
-	if _, err := f.controlBytes(callAttach, bytesOf(&attach)); err != nil {
+	if _, err := retryAttach(func() (int, error) { return f.controlBytes(callAttach, bytesOf(&attach)) }); err != nil {
 		return callAttach.fail(n.Name, err)
 	}
 	return nil

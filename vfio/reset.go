@@ -19,10 +19,16 @@ const (
 
 // retryBusy repeats a call that resets a device, as opening it does too, while the device's lock
 // is held: EAGAIN (pci_try_reset_function).
-func retryBusy(fn func() (int, error)) (int, error) {
+func retryBusy(fn func() (int, error)) (int, error) { return retryWhile(unix.EAGAIN, fn) }
+
+// retryAttach repeats a call that changes the address space of a group while a device of the group is being reset, which the kernel
+// answers with EBUSY from Linux 7.0 on (pci_dev_reset_iommu_prepare).
+func retryAttach(fn func() (int, error)) (int, error) { return retryWhile(unix.EBUSY, fn) }
+
+func retryWhile(errno unix.Errno, fn func() (int, error)) (int, error) {
 	for try := 1; ; try++ {
 		n, err := fn()
-		if !errors.Is(err, unix.EAGAIN) || try == busyTries {
+		if !errors.Is(err, errno) || try == busyTries {
 			return n, err
 		}
 		time.Sleep(busyPause)

@@ -91,3 +91,39 @@ func TestResetter(t *testing.T) {
 		t.Errorf("a bus reset that fails: %v", err)
 	}
 }
+
+// TestRetryAttach: a device of the group that is being reset is waited for, and not for ever.
+func TestRetryAttach(t *testing.T) {
+	for fails, want := range map[int]error{0: nil, 3: nil, 1000: unix.EBUSY} {
+		calls := 0
+		_, err := retryAttach(func() (int, error) {
+			if calls++; calls <= fails {
+				return -1, unix.EBUSY
+			}
+			return 0, nil
+		})
+		if !errors.Is(err, want) || calls > busyTries {
+			t.Errorf("%d times EBUSY: %v after %d calls", fails, err, calls)
+		}
+	}
+	for _, c := range []call{callAttach, callSetContainer, callSetIOMMU} {
+		if c.reason(unix.EBUSY) == "" {
+			t.Errorf("%s: EBUSY is not explained", c.name)
+		}
+	}
+}
+
+// TestAttachDuringReset has each of the calls answer EBUSY: they are repeated before the attach fails.
+func TestAttachDuringReset(t *testing.T) {
+	for name, b := range map[string]Backend{"VFIO_GROUP_SET_CONTAINER": Legacy, "VFIO_SET_IOMMU": Legacy, "VFIO_DEVICE_ATTACH_IOMMUFD_PT": IOMMUFD} {
+		pci := fakePCI("0000:01:00.0", 7)
+		k := newFakeKernel(t, pci)
+		k.fail[name] = unix.EBUSY
+		if _, err := openFake(t, k, b).Attach(pci.node); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := strings.Count(strings.Join(k.trace, " "), name); n < 2 {
+			t.Errorf("%s was issued %d times", name, n)
+		}
+	}
+}
