@@ -63,6 +63,20 @@ func (c *Cache) IndexedModules(ctx context.Context, dir, release string, nested 
 	return filepath.Join(top, "lib", "modules", release), nil
 }
 
+// ModuleFiles returns the paths of the modules below dir, a folder lib/modules/RELEASE or that of a kernel build, and of the lists beside
+// them.
+func ModuleFiles(dir string) ([]string, error) {
+	files, err := moduleFiles(dir)
+	if err != nil {
+		return nil, fmt.Errorf("kernel modules in %s: %w", dir, err)
+	}
+	var paths []string
+	for _, name := range append(files, moduleLists()...) {
+		paths = append(paths, filepath.Join(dir, name))
+	}
+	return paths, nil
+}
+
 // moduleFiles returns the modules below dir, by their paths in it.
 func moduleFiles(dir string) ([]string, error) {
 	if order, err := os.ReadFile(filepath.Join(dir, "modules.order")); err == nil && isBuildTree(dir) {

@@ -1,6 +1,7 @@
 package vmtest
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -53,9 +54,13 @@ func (c Config) runMain() (int, error) {
 	if err != nil {
 		return guest.ExitSetup, err
 	}
-	return testrun.InVM(c.spec(), c.where(), &testrun.Command{
+	status, err := testrun.InVM(c.spec(), c.where(), &testrun.Command{
 		Path: self, Args: os.Args[1:], Dir: dir,
 	})
+	if err == nil {
+		err = logInputs(context.Background(), c.spec(), os.Args[1:])
+	}
+	return status, err
 }
 
 // runNone lets the go command see that there was no test.

@@ -112,6 +112,7 @@ func start(ctx context.Context, name string, c Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
+	lookAtInputs(ctx, spec)
 	return &VM{session: g.Session(), dir: dir, log: g.KernelLog, logPath: g.LogPath(), reason: g.Explain, keeps: g.Keeps(), close: g.Close,
 		faults: g.Faults, fault: g.Fault}, nil
 }

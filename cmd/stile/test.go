@@ -94,7 +94,7 @@ is in the guest's memory. Of the environment it gets what stile run carries over
 begins with GO, CGO_, STILE_ or TEST: tokens stay here. --env KEY carries another variable,
 --env '*' all of them. Results, -v, -json, -run, -count,
 -timeout, -race, -bench, coverage, profiles and -artifacts are as without a VM; -fuzz is
-refused. Results are cached as without a VM too.
+refused. Results are not cached: of tests that an -exec program runs, Go keeps none.
 
 stile's own flags come first, as those of stile run: --memory 1G, -m 1G; what follows is go test's. (-c is go
 test's where no number follows it.)`
