@@ -2,14 +2,18 @@ package hostpci
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 	"strings"
+
+	"github.com/u-root/u-root/pkg/pci"
 )
 
 // idFiles are where distributions keep the list of names.
 func idFiles() []string { return []string{"/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids"} }
 
-// Name fills in the names of functions, from pci.ids where the host has it. Without it,
-// and for what it does not know, classes have a name of their own and the rest has none.
+// Name fills in the names of functions: from pci.ids where the host has it, and for what that does not know from a list of that kind
+// that comes with stile.
 func (h *Host) Name(functions ...*Function) {
 	var text []byte
 	for _, path := range idFiles() {
@@ -20,13 +24,24 @@ func (h *Host) Name(functions ...*Function) {
 	}
 	names := lookUp(text, functions)
 	for _, f := range functions {
-		f.VendorName = names.vendors[f.ID.Vendor]
-		f.DeviceName = names.devices[f.ID]
-		f.ClassName = names.classes[f.Class>>8]
-		if f.ClassName == "" {
-			f.ClassName = commonClass(f.Class)
-		}
+		vendor, device := known(f.ID)
+		f.VendorName = cmp.Or(names.vendors[f.ID.Vendor], vendor)
+		f.DeviceName = cmp.Or(names.devices[f.ID], device)
+		f.ClassName = cmp.Or(names.classes[f.Class>>8], className(f.Class))
 	}
+}
+
+// known returns the names that come with stile, "" for what they don't have. Vendors are in the order of their numbers, devices are not always.
+func known(id ID) (vendor, device string) {
+	at, found := slices.BinarySearchFunc(pci.IDs, id.Vendor, func(v pci.Vendor, n uint16) int { return cmp.Compare(v.ID, n) })
+	if !found {
+		return "", ""
+	}
+	v := pci.IDs[at]
+	if i := slices.IndexFunc(v.Devices, func(d pci.Device) bool { return d.ID == id.Device }); i >= 0 {
+		device = v.Devices[i].Name
+	}
+	return v.Name, device
 }
 
 // names holds what pci.ids says of some functions. A key that is there is asked for.
@@ -116,35 +131,6 @@ func entry(line []byte, digits int) (uint32, []byte, bool) {
 	n, ok := parseHex(string(line[:digits]))
 	name := bytes.TrimSpace(line[digits:])
 	return n, name, ok && len(name) > 0
-}
-
-// commonClass names the classes that are passed through most.
-func commonClass(c Class) string {
-	switch c >> 8 {
-	case 0x0106:
-		return "SATA controller"
-	case 0x0108:
-		return "NVMe controller"
-	case 0x0200:
-		return "Ethernet controller"
-	case 0x0300:
-		return "VGA controller"
-	case 0x0302:
-		return "3D controller"
-	case 0x0403:
-		return "Audio device"
-	case 0x0600:
-		return "Host bridge"
-	case 0x0601:
-		return "ISA bridge"
-	case 0x0604:
-		return "PCI bridge"
-	case 0x0c03:
-		return "USB controller"
-	case 0x0c05:
-		return "SMBus"
-	}
-	return ""
 }
 
 // Title is what a person calls the function: names where known, numbers where not.

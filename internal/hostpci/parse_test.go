@@ -1,9 +1,12 @@
 package hostpci
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/u-root/u-root/pkg/pci"
 )
 
 func TestParseBDF(t *testing.T) {
@@ -74,6 +77,29 @@ func TestNames(t *testing.T) {
 	}
 	if len(n.devices) != 3 {
 		t.Errorf("%d devices kept, 3 asked for", len(n.devices))
+	}
+}
+
+// TestNamesWithoutList: functions have the names that people know also where the host has no pci.ids.
+func TestNamesWithoutList(t *testing.T) {
+	for id, want := range map[ID][2]string{
+		{0x8086, 0x10d3}: {"Intel Corporation", "82574L Gigabit Network Connection"}, {0x8086, 0x0001}: {"Intel Corporation", ""}, {0x0000, 0}: {},
+		{0x1af4, 0x1000}: {"Red Hat, Inc.", "Virtio network device"}, {0xfff7, 1}: {},
+	} {
+		if vendor, device := known(id); vendor != want[0] || device != want[1] {
+			t.Errorf("%v: %q, %q, want %q", id, vendor, device, want)
+		}
+	}
+	for class, want := range map[Class]string{
+		0x020000: "Ethernet controller", 0x028000: "Network controller", 0x078000: "Communication controller", 0xff0000: "", 0x000100: "Unclassified device",
+		0x010802: "Non-Volatile memory controller",
+	} {
+		if got := className(class); got != want {
+			t.Errorf("class %v: %q, want %q", class, got, want)
+		}
+	}
+	if !slices.IsSortedFunc(pci.IDs, func(a, b pci.Vendor) int { return cmp.Compare(a.ID, b.ID) }) {
+		t.Error("vendors are not in order")
 	}
 }
 
