@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,12 @@ import (
 
 const lockdownFile = "/sys/kernel/security/lockdown"
 
-// needed are the modules that the module uses, by itself or for a container.
-func needed() []string { return []string{"mdev", "vfio_pci_core", "vfio_iommu_type1"} }
+// needed are the modules that the module uses.
+func needed() []string { return []string{"mdev", "vfio_pci_core"} }
+
+// useful are modules that a kernel may lack. vfio_pci comes before its core: kernels before 7.2 count the core's runtime power wrongly
+// where vfio_pci comes later with other parameters. The others map memory for VMs, of which one is enough.
+func useful() []string { return []string{"vfio_pci", "vfio_iommu_type1", "iommufd"} }
 
 func runningRelease() (string, error) {
 	var u unix.Utsname
@@ -118,23 +123,52 @@ func (e *loadError) reason() string {
 	return "the kernel's log (dmesg) says more"
 }
 
+// loader loads modules of the running kernel.
+type loader struct {
+	root    string // of the file system, "/" but in tests
+	release string
+	probe   func(modules ...string) error // modprobe
+	closure func(dir string, modules []string) error
+}
+
 // loadDependencies loads the modules that ours needs, as far as they are not built in.
 func loadDependencies(release string) error {
+	return loader{"/", release, modprobe, loadClosure}.dependencies()
+}
+
+func (l loader) dependencies() error {
+	for _, name := range useful() {
+		_ = l.load(name) // what can't do without is found out below
+	}
+	if err := l.load(needed()...); err != nil {
+		return err
+	}
+	for _, sign := range []string{"sys/module/vfio_iommu_type1", "dev/iommu"} {
+		if _, err := os.Stat(filepath.Join(l.root, sign)); err == nil {
+			return nil
+		}
+	}
+	return errors.New("this kernel has neither vfio_iommu_type1 (CONFIG_VFIO_CONTAINER) nor iommufd, by which a VM's memory is mapped for devices: " +
+		"install the distribution's full kernel, not its cloud or minimal one")
+}
+
+// load loads those of the modules that are not there.
+func (l loader) load(modules ...string) error {
 	var want []string
-	for _, name := range needed() {
-		if _, err := os.Stat("/sys/module/" + name); err != nil {
+	for _, name := range modules {
+		if _, err := os.Stat(filepath.Join(l.root, "sys/module", name)); err != nil {
 			want = append(want, name)
 		}
 	}
 	if len(want) == 0 {
 		return nil
 	}
-	err := modprobe(want...)
+	err := l.probe(want...)
 	if err == nil {
 		return nil
 	}
 	// There may be no modprobe, or it may have no list of this kernel's modules (modules.dep).
-	closureErr := loadClosure("/lib/modules/"+release, want)
+	closureErr := l.closure(filepath.Join(l.root, "lib/modules", l.release), want)
 	if closureErr == nil || errors.Is(err, exec.ErrNotFound) {
 		return closureErr
 	}

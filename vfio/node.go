@@ -74,9 +74,12 @@ func Lookup(root, device string) (Node, error) {
 	kind, _ := os.ReadFile(filepath.Join(root, "kernel/iommu_groups", strconv.Itoa(n.Group), "name"))
 	n.Emulated = isUUID(n.Name) && !n.NoIOMMU && strings.TrimSpace(string(kind)) == "vfio-noiommu"
 	// Kernels without character devices have the folder too (6.1), but no number in it.
-	numbers, err := filepath.Glob(filepath.Join(dir, "vfio-dev/vfio*/dev"))
+	// Linux says by the name, from 7.3 on, which of them stand for no IOMMU, also where there is no group.
+	numbers, err := filepath.Glob(filepath.Join(dir, "vfio-dev/*vfio*/dev"))
 	if err == nil && len(numbers) > 0 {
-		n.Cdev = "/dev/vfio/devices/" + filepath.Base(filepath.Dir(numbers[0]))
+		name := filepath.Base(filepath.Dir(numbers[0]))
+		n.Cdev = "/dev/vfio/devices/" + name
+		n.NoIOMMU = n.NoIOMMU || strings.HasPrefix(name, "noiommu-")
 	}
 	return n, nil
 }

@@ -157,11 +157,11 @@ func (h *Host) groupLink(f *Function, dir string) *int {
 	return &n
 }
 
-// vfioDevice returns the name of the VFIO device below a device's folder.
+// vfioDevice returns the name of the VFIO device below a device's folder: vfio3, or noiommu-vfio3 where it stands for no IOMMU.
 func (h *Host) vfioDevice(dir string) string {
 	names, _ := h.tree.list(dir + "/vfio-dev")
 	for _, name := range names {
-		if digits, ok := strings.CutPrefix(name, "vfio"); ok && digits != "" {
+		if digits, ok := strings.CutPrefix(strings.TrimPrefix(name, "noiommu-"), "vfio"); ok && digits != "" {
 			return name
 		}
 	}
