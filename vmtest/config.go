@@ -19,7 +19,7 @@ type Config struct {
 	Kernel  string
 	Modules string        // the kernel's lib/modules/RELEASE folder, where virtio and 9p are modules
 	Append  []string      // words for the kernel's command line
-	CPUs    int           // 0 is one
+	CPUs    int           // 0: this host's, up to four; one in the lab
 	Memory  uint64        // bytes; 0 is 512 MiB
 	Root    string        // "host", "none", "uroot", a folder or a disk image; "" is "host"
 	Folders []Folder      // of the host, mounted in the guest

@@ -18,17 +18,32 @@ import (
 const (
 	kernelUsage  = "`KERNEL`: a bzImage or vmlinux, a folder where one was built or a lib/modules/RELEASE that holds one, a packaged version such as 6.12 or 7.2@sid, or host (default: stile's own)"
 	modulesUsage = "`FOLDER` with the kernel's modules, lib/modules/RELEASE (default: the one that belongs to it)"
+	cpusUsage    = "`N` CPUs (default: this host's, up to 4; in the lab 1, which is fastest there)"
 	deviceUsage  = "`DEVICE` of the host to pass through: a PCI ADDRESS, ADDRESS,bind to bind it for the run, or a mediated device's UUID; repeatable"
 	onOopsUsage  = "`ACTION` when the guest's kernel reports a fault that it survives: stop the VM, warn or ignore, for all kinds, or KIND=ACTION,… (default: stop for oops, kasan and lockup, else warn); docs/run.md has the kinds"
 	netUsage     = "network `CARD`: user[,fwd=[HOSTIP:]PORT:GUESTPORT[/udp]]…, tap=NAME[,ip=ADDRESS/BITS] or macvtap=NAME, see docs/networks.md; repeatable (default: none)"
 )
 
-// checkCPUs refuses none, which elsewhere stands for the default.
-func checkCPUs(n int) error {
-	if n == 0 {
-		return fmt.Errorf("%w: 0 CPUs: must be 1 to %d", vmm.ErrConfig, vmm.MaxCPUs)
+// cpusFlag is a number of CPUs, 0 where none is named.
+type cpusFlag int
+
+func (c *cpusFlag) String() string {
+	if *c == 0 {
+		return ""
 	}
-	return nil
+	return strconv.Itoa(int(*c))
+}
+
+func (c *cpusFlag) Type() string { return "N" }
+
+// Set implements pflag.Value. Too many is for the check of the machine.
+func (c *cpusFlag) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if err == nil && n < 1 {
+		return fmt.Errorf("%q: must be 1 to %d", text, vmm.MaxCPUs)
+	}
+	*c = cpusFlag(n)
+	return err
 }
 
 // checkOutput refuses a file that can't be written to for want of its folder; - is no file. It makes nothing.

@@ -118,8 +118,11 @@ const labFiles = "/run"
 // log go. They come from what was parsed, with paths made absolute.
 func (f *runFlags) labArgs(spec guest.Spec, id string) (args []string, report, log string) {
 	args = []string{
-		"run", "--name", id, "--cpus", fmt.Sprint(spec.CPUs), "--memory", fmt.Sprintf("%dK", spec.Memory>>10),
+		"run", "--name", id, "--memory", fmt.Sprintf("%dK", spec.Memory>>10),
 		"--root", spec.Root, "--boot-timeout", spec.BootTimeout.String(), "--timeout", f.timeout.String(),
+	}
+	if spec.CPUs > 0 {
+		args = append(args, "--cpus", fmt.Sprint(spec.CPUs))
 	}
 	add := func(flag string, values ...string) {
 		for _, v := range values {

@@ -118,7 +118,7 @@ func (f *runFlags) add(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&f.spec.Initramfs, "initramfs", "i", nil, "initramfs `FILE` (cpio) to unpack in the guest; repeatable")
 	fs.StringVar(&f.spec.Modules, "modules", "", modulesUsage)
 	fs.StringArrayVarP(&f.spec.Append, "append", "a", nil, "`WORDS` to add to the kernel's command line; repeatable")
-	fs.IntVarP(&f.spec.CPUs, "cpus", "c", 1, "`N` CPUs")
+	fs.VarP((*cpusFlag)(&f.spec.CPUs), "cpus", "c", cpusUsage)
 	fs.VarP(&f.memory, "memory", "m", "guest RAM, such as 512M or 2G")
 	fs.BoolVar(&f.spec.HugePages, "hugepages", false, "take guest RAM from the host's pool of 2 MiB pages (default: transparent huge pages where the host makes some)")
 	fs.StringVar(&f.spec.Root, "root", guest.RootHost, "the guest's `ROOT`: host, none, uroot, a folder, or a disk image whose changes are thrown away")
@@ -208,7 +208,7 @@ func warnOfInitrds(w io.Writer, paths []string) {
 // validate reports every fault of the command line at once.
 func (f *runFlags) validate() error {
 	faults := []error{
-		f.spec.Validate(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.on),
+		f.spec.Validate(), guest.CheckPlace(f.on),
 		checkOutput("--console-log", f.consoleLog), checkOutput("--json", f.json),
 	}
 	faults = append(faults, checkExitCodes(f.exitCodes))

@@ -34,7 +34,7 @@ func (f *testFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.spec.Kernel, "kernel", "", kernelUsage)
 	fs.StringVar(&f.spec.Modules, "modules", "", modulesUsage)
 	fs.StringArrayVar(&f.spec.Append, "append", nil, "`WORDS` to add to the kernel's command line; repeatable")
-	fs.IntVar(&f.spec.CPUs, "cpus", 1, "`N` CPUs")
+	fs.Var((*cpusFlag)(&f.spec.CPUs), "cpus", cpusUsage)
 	fs.Var(&f.memory, "memory", "guest RAM, such as 512M or 2G")
 	fs.DurationVar(&f.spec.BootTimeout, "boot-timeout", guest.DefaultBootTimeout, "end the VM if the guest is not ready after this `TIME`")
 	fs.StringVar(&f.spec.OnOops, "on-oops", "", onOopsUsage)
@@ -159,7 +159,7 @@ it did not boot in time, 125 if stile failed.`,
 // validate reports every fault of stile's own flags.
 func (f *testFlags) validate() error {
 	f.spec.Memory = uint64(f.memory)
-	faults := []error{f.spec.Validate(), f.spec.ValidateAgent(), checkCPUs(f.spec.CPUs), guest.CheckPlace(f.where.On)}
+	faults := []error{f.spec.Validate(), f.spec.ValidateAgent(), guest.CheckPlace(f.where.On)}
 	for _, e := range f.env {
 		if strings.HasPrefix(e, "=") || e == "" {
 			faults = append(faults, fmt.Errorf("--env %q: must be KEY=VALUE, KEY or *", e))

@@ -60,7 +60,7 @@ func LogDir() (string, error) {
 // NewControl makes the control socket of a VM that is about to be made of s; on says where. kill ends the attempt to. A
 // VM whose name nobody chose does without a socket where none can be made. The caller closes it.
 func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error) {
-	c := &Control{console: control.NewConsole(), whole: control.NewConsole(), closing: make(chan struct{}), kill: kill, info: describe(s.withDefaults(), on)}
+	c := &Control{console: control.NewConsole(), whole: control.NewConsole(), closing: make(chan struct{}), kill: kill, info: describe(s, on)}
 	id := &c.info.ID
 	if *id == "" {
 		*id = control.NewID()
@@ -98,6 +98,10 @@ func NewControl(s Spec, on Place, kill context.CancelCauseFunc) (*Control, error
 }
 
 func describe(s Spec, on Place) control.Info {
+	if on == InLab {
+		s = s.inLab()
+	}
+	s = s.withDefaults()
 	info := control.Info{
 		ID: s.Name, PID: os.Getpid(), Started: time.Now(), State: control.Starting, On: "host", Kernel: s.Kernel,
 		CPUs: s.CPUs, Memory: s.Memory, Command: s.Command, Devices: s.Devices,

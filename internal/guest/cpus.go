@@ -2,10 +2,27 @@ package guest
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/stile-vmm/stile/internal/agentproto"
 )
+
+const (
+	// mostCPUs is how many CPUs a guest has at the most of those of this host: programs that use several have some, and a boot
+	// does not wait for many.
+	mostCPUs = 4
+	// labCPUs is what is fastest under emulation, where the nested host has one.
+	labCPUs = 1
+)
+
+// defaultCPUs returns how many CPUs a guest has that asks for no number.
+func defaultCPUs() int {
+	if Nested() {
+		return labCPUs
+	}
+	return min(runtime.NumCPU(), mostCPUs)
+}
 
 // defaultKernelCPUs is the default kernel's CONFIG_NR_CPUS.
 const defaultKernelCPUs = 64

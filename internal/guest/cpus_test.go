@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -41,5 +42,25 @@ func TestFewerCPUs(t *testing.T) {
 		if test.notice && !strings.Contains(text, "runs 64 of its 200 CPUs") {
 			t.Errorf("%s: %q", name, text)
 		}
+	}
+}
+
+// TestDefaultCPUs: this host's up to four, and one in the lab, whichever side describes the guest.
+func TestDefaultCPUs(t *testing.T) {
+	if got, want := (Spec{}).withDefaults().CPUs, min(runtime.NumCPU(), 4); got != want {
+		t.Errorf("on this host %d CPUs, want %d", got, want)
+	}
+	if got := (Spec{}).inLab().CPUs; got != 1 {
+		t.Errorf("in the lab, from here, %d CPUs", got)
+	}
+	if a, b := (Spec{CPUs: 3}).withDefaults().CPUs, (Spec{CPUs: 3}).inLab().CPUs; a != 3 || b != 3 {
+		t.Errorf("of 3 CPUs %d and %d", a, b)
+	}
+	if info := describe(Spec{}, InLab); info.CPUs != 1 || info.On != "lab" {
+		t.Errorf("stile ps says %+v", info)
+	}
+	t.Setenv(EnvNested, "1")
+	if Nested() && (Spec{}).withDefaults().CPUs != 1 {
+		t.Error("several CPUs in the nested host")
 	}
 }

@@ -36,7 +36,7 @@ func (h *LabHost) Close() error { return errors.Join(h.Host.Close(), h.locks.Clo
 // ResumeLab is OpenLab with room for a guest of s, and with the images of s made outside, where they
 // are kept: the nested host forgets everything.
 func ResumeLab(ctx context.Context, s Spec, l LabSpec, progress io.Writer) (*LabHost, error) {
-	s = s.withDefaults()
+	s = s.inLab()
 	cache, err := images.Open("")
 	if err != nil {
 		return nil, err

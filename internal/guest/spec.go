@@ -41,13 +41,13 @@ const (
 // Spec says which guest to boot. It is a plain value that can be sent to another
 // process.
 type Spec struct {
-	Name        string        `json:"name,omitempty"`      // the VM's ID for its control socket; "" makes one up
-	Command     []string      `json:"command,omitempty"`   // what the guest is for, as stile ps shows it
-	Kernel      string        `json:"kernel,omitempty"`    // path, packaged version, KernelHost; "" is the default kernel
-	Modules     string        `json:"modules,omitempty"`   // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
-	Initramfs   []string      `json:"initramfs,omitempty"` // paths, unpacked under the agent
-	Append      []string      `json:"append,omitempty"`    // words for the kernel's command line
-	CPUs        int           `json:"cpus,omitempty"`
+	Name        string        `json:"name,omitempty"`       // the VM's ID for its control socket; "" makes one up
+	Command     []string      `json:"command,omitempty"`    // what the guest is for, as stile ps shows it
+	Kernel      string        `json:"kernel,omitempty"`     // path, packaged version, KernelHost; "" is the default kernel
+	Modules     string        `json:"modules,omitempty"`    // lib/modules/RELEASE of a kernel whose virtio or 9p are modules
+	Initramfs   []string      `json:"initramfs,omitempty"`  // paths, unpacked under the agent
+	Append      []string      `json:"append,omitempty"`     // words for the kernel's command line
+	CPUs        int           `json:"cpus,omitempty"`       // 0: see defaultCPUs
 	Memory      uint64        `json:"memory,omitempty"`     // bytes
 	HugePages   bool          `json:"huge_pages,omitempty"` // RAM of the host's pool only
 	Root        string        `json:"root,omitempty"`       // RootHost, RootNone, RootURoot, a folder or a disk image
@@ -116,7 +116,7 @@ func (s Spec) withDefaults() Spec {
 		s.Kernel = ""
 	}
 	if s.CPUs == 0 {
-		s.CPUs = 1
+		s.CPUs = defaultCPUs()
 	}
 	if s.Memory == 0 {
 		s.Memory = DefaultMemory
@@ -128,6 +128,14 @@ func (s Spec) withDefaults() Spec {
 		s.BootTimeout = DefaultBootTimeout
 	}
 	return s
+}
+
+// inLab is withDefaults for a guest in the nested host, which is described here.
+func (s Spec) inLab() Spec {
+	if s.CPUs == 0 {
+		s.CPUs = labCPUs
+	}
+	return s.withDefaults()
 }
 
 // Validate reports every fault that can be found before anything is started.

@@ -108,7 +108,7 @@ type LabGuest struct {
 // boot boots a guest of s, which must be the Spec that the host was resumed for. It is c's from now on. ctx
 // bounds the boot only. The guest ends with the host.
 func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, error) {
-	s = s.withDefaults()
+	s = s.inLab()
 	text, err := bytejson.Marshal(s)
 	if err != nil {
 		return nil, err
