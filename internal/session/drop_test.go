@@ -146,11 +146,14 @@ func TestResetBetweenFrames(t *testing.T) {
 
 // TestStalledWriter: a command's status is known although its output is not taken.
 func TestStalledWriter(t *testing.T) {
+	written := make(chan struct{})
 	s := liar(t, func(stream *yamux.Stream, req *agentproto.Request) {
 		if req.Attach != nil {
 			io.WriteString(stream, "output")
+			close(written)
 		}
 		if req.Exec != nil {
+			<-written
 			reply(stream, agentproto.Reply{Started: &agentproto.Started{PID: 1}})
 			reply(stream, agentproto.Reply{Exit: &agentproto.Exit{Code: 5}})
 		}
