@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"syscall"
 	"time"
 
@@ -38,8 +39,9 @@ type Options struct {
 	// TTY gives the command a terminal of this size; Stderr stays unused.
 	TTY *agentproto.Winsize
 
-	// Linger bounds how long the output may take whose readers stand still once the command has ended; 0 is for ever.
-	Linger time.Duration
+	// Linger says how long the output may take whose readers stand still once the command has ended like that; 0 is for ever. nil
+	// is for ever, too. After a signal was passed on it is a second.
+	Linger func(Status) time.Duration
 
 	// Signals are forwarded to the command while it runs.
 	Signals <-chan syscall.Signal
@@ -69,8 +71,9 @@ func (h *Host) Run(ctx context.Context, o *Options) (Status, error) {
 	if err != nil {
 		return Status{}, h.explain(ctx, err)
 	}
-	go forward(p, o.Signals, o.Sizes)
-	go linger(p, o.Linger, func() { end(errLingers) })
+	signalled := make(chan struct{})
+	go forward(p, o.Signals, o.Sizes, sync.OnceFunc(func() { close(signalled) }))
+	go linger(p, o.Linger, signalled, func() { end(errLingers) })
 	status, err := p.Wait()
 	if errors.Is(err, errLingers) {
 		return status, nil // but for output that nobody wanted
@@ -81,19 +84,34 @@ func (h *Host) Run(ctx context.Context, o *Options) (Status, error) {
 // errLingers ends the wait for a reader.
 var errLingers = errors.New("the readers of the output stand still")
 
-// linger calls give up where the command has ended and its output is not taken for that long.
-func linger(p *session.Process, long time.Duration, giveUp func()) {
-	if long == 0 {
-		return
-	}
+// signalLinger is how long a reader that stands still holds up the end that a signal has asked for.
+const signalLinger = time.Second
+
+// linger calls give up where the command has ended and its output is not taken for long.
+func linger(p *session.Process, long func(Status) time.Duration, signalled <-chan struct{}, giveUp func()) {
 	select {
 	case <-p.Done():
 		return
 	case <-p.Exited():
 	}
+	var limit <-chan time.Time // never, if nil
+	if long != nil {
+		if d := long(p.Known()); d > 0 {
+			limit = time.After(d)
+		}
+	}
 	select {
 	case <-p.Done():
-	case <-time.After(long):
+		return
+	case <-signalled:
+		limit = time.After(signalLinger)
+	case <-limit:
+		giveUp()
+		return
+	}
+	select {
+	case <-p.Done():
+	case <-limit:
 		giveUp()
 	}
 }
@@ -107,7 +125,7 @@ func (h *Host) explain(ctx context.Context, err error) error {
 }
 
 // forward passes on signals and sizes until the command ends.
-func forward(p *session.Process, signals <-chan syscall.Signal, sizes <-chan agentproto.Winsize) {
+func forward(p *session.Process, signals <-chan syscall.Signal, sizes <-chan agentproto.Winsize, signalled func()) {
 	for {
 		select {
 		case <-p.Done():
@@ -117,6 +135,7 @@ func forward(p *session.Process, signals <-chan syscall.Signal, sizes <-chan age
 				signals = nil
 				continue
 			}
+			signalled()
 			_ = p.Signal(sig) // fails when the agent is lost, which Wait reports
 		case size, open := <-sizes:
 			if !open {

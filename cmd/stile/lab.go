@@ -64,7 +64,7 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 	defer host.Close()
 	args, reportPath, logPath := f.labArgs(spec, control.ID())
 	toCommand := make(signalChannel, 4)
-	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand, Linger: f.timeout}
+	o := lab.Options{Args: args, Dir: dir, Stdin: standardInput(), Stdout: os.Stdout, Stderr: os.Stderr, Signals: toCommand, Linger: f.linger}
 	restore, err := attachTerminal(&o, f.wantsTerminal(), s)
 	if err != nil {
 		return failed(err)
@@ -91,6 +91,15 @@ func (f *runFlags) inLab(s *signals) (guest.Report, error) {
 		return report, stream.err
 	}
 	return report, err
+}
+
+// linger says how long readers of the output may stand still when the nested stile has ended: a time limit that has struck waits
+// for nobody.
+func (f *runFlags) linger(status lab.Status) time.Duration {
+	if f.timeout > 0 && status.ExitCode() == guest.ExitTimeout {
+		return time.Second
+	}
+	return f.timeout
 }
 
 // signalChannel is a command's signals on their way to it.

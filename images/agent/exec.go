@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/yamux"
 
@@ -50,13 +52,29 @@ func (s *server) exec(control *yamux.Stream, e *agentproto.Exec) {
 	}()
 	status := <-command.exited
 	s.hold()
+	var mu sync.Mutex // of the control stream, where the end may be told twice
 	exit := exitOf(status)
 	if files.input != nil {
 		exit.Read = files.input.finish()
 	}
+	// A host whose reader stands still is to know of the end all the same.
+	pending := time.AfterFunc(pendingTime, func() {
+		defer s.machine.catch()
+		early := *exit
+		early.Pending = true
+		mu.Lock()
+		defer mu.Unlock()
+		agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: &early})
+	})
 	files.finish()
+	pending.Stop()
+	mu.Lock()
+	defer mu.Unlock()
 	agentproto.WriteMessage(control, agentproto.MaxReply, &agentproto.Reply{Exit: exit})
 }
+
+// pendingTime is how long the host may take for the rest of a command's output until it is told of the command's end.
+const pendingTime = 200 * time.Millisecond
 
 // opExec is what package os calls the start of a program.
 const opExec = "fork/exec"

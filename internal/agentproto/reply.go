@@ -41,8 +41,10 @@ type Started struct {
 }
 
 // Exit says how a command ended: by exit status Code, or, when Signal is not 0, by that signal.
-// Everything that the command wrote to its standard streams was sent before.
+// Everything that the command wrote to its standard streams was sent before, unless it is Pending.
 type Exit struct {
+	// Pending: the host has not taken all output yet, and another Exit follows once it has.
+	Pending    bool `json:"pending,omitempty"`
 	Code       int  `json:"code"`
 	Signal     int  `json:"signal,omitempty"`
 	CoreDumped bool `json:"core,omitempty"`

@@ -109,7 +109,7 @@ func (s *Session) start(cmd *Cmd) (*Process, error) {
 		ID: s.lastID.Add(1), Args: cmd.Args, Path: cmd.Path, Env: cmd.Env, Dir: cmd.Dir, User: cmd.User,
 		Streams: cmd.streams(), TTY: cmd.TTY, Umask: umask(),
 	}
-	p := &Process{session: s, exited: make(chan struct{}), done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}
+	p := &Process{session: s, exited: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}), stdio: make(map[agentproto.Stream]*yamux.Stream)}
 	if err := p.open(exec); err != nil {
 		p.release()
 		return nil, err

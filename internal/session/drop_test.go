@@ -171,3 +171,34 @@ func TestStalledWriter(t *testing.T) {
 		t.Errorf("Wait: %v, %v", status, err)
 	}
 }
+
+// TestEndBeforeOutput: the command's end is known while its output has still to be taken.
+func TestEndBeforeOutput(t *testing.T) {
+	taken := make(chan struct{})
+	s := liar(t, func(stream *yamux.Stream, req *agentproto.Request) {
+		if req.Exec == nil {
+			return
+		}
+		reply(stream, agentproto.Reply{Started: &agentproto.Started{PID: 1}})
+		reply(stream, agentproto.Reply{Exit: &agentproto.Exit{Code: 5, Pending: true}})
+		<-taken
+		reply(stream, agentproto.Reply{Exit: &agentproto.Exit{Code: 5}})
+	})
+	p, err := s.Start(t.Context(), &Cmd{Args: []string{"x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Exited()
+	if status := p.Known(); status.Code != 5 {
+		t.Errorf("known: %v", status)
+	}
+	select {
+	case <-p.Done():
+		t.Error("nothing is waited for")
+	default:
+	}
+	close(taken)
+	if status, err := p.Wait(); status.Code != 5 || err != nil {
+		t.Errorf("Wait: %v, %v", status, err)
+	}
+}

@@ -53,12 +53,13 @@ type Process struct {
 	controlMu sync.Mutex // held while a message is written
 	control   *yamux.Stream
 
-	exited chan struct{} // closed once the agent has said how it ended, or won't
-	told   Status        // what it has said; set before exited is closed
-	finish sync.Once
-	done   chan struct{} // closed once status and err are set
-	status Status
-	err    error
+	exited          chan struct{} // closed once the agent has said how it ended and sent all its output, or won't
+	ended           chan struct{} // closed once the agent has said how it ended, or won't
+	told            Status        // what it has said; set before ended is closed
+	telling, finish sync.Once
+	done            chan struct{} // closed once status and err are set
+	status          Status
+	err             error
 }
 
 // PID returns the command's process number in the guest.
@@ -77,7 +78,10 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Exited returns a channel that is closed when the command has ended, though not all of its output may have been
 // taken yet. Where it never is, Done's is.
-func (p *Process) Exited() <-chan struct{} { return p.exited }
+func (p *Process) Exited() <-chan struct{} { return p.ended }
+
+// Known returns how the command ended once Exited is closed, as far as that was told.
+func (p *Process) Known() Status { return p.known() }
 
 // Signal sends sig to the command's process group. A command that has ended gets none.
 func (p *Process) Signal(sig syscall.Signal) error {
@@ -175,7 +179,7 @@ func (p *Process) run(ctx context.Context, cmd *Cmd) {
 // await waits for the exit status and the rest of the output.
 func (p *Process) await(ctx context.Context, outputs *outputs) {
 	status, read, err := p.readExit(ctx)
-	p.told = status
+	p.tell(status)
 	close(p.exited)
 	var inputErr error
 	if p.input != nil && err == nil {
@@ -199,15 +203,29 @@ func (p *Process) await(ctx context.Context, outputs *outputs) {
 
 // readExit returns how the command ended, and how much it has read from its standard input.
 func (p *Process) readExit(ctx context.Context) (Status, int64, error) {
-	reply, err := agentproto.ReadReply(p.control)
-	if err != nil {
-		return Status{}, 0, p.session.cause(ctx, err)
+	for {
+		reply, err := agentproto.ReadReply(p.control)
+		if err != nil {
+			return Status{}, 0, p.session.cause(ctx, err)
+		}
+		if reply.Exit == nil {
+			return Status{}, 0, errors.New("the guest's agent did not say how the command ended")
+		}
+		e := reply.Exit
+		status := Status{Code: e.Code, Signal: syscall.Signal(e.Signal), CoreDumped: e.CoreDumped}
+		if !e.Pending {
+			return status, e.Read, nil
+		}
+		p.tell(status)
 	}
-	if reply.Exit == nil {
-		return Status{}, 0, errors.New("the guest's agent did not say how the command ended")
-	}
-	e := reply.Exit
-	return Status{Code: e.Code, Signal: syscall.Signal(e.Signal), CoreDumped: e.CoreDumped}, e.Read, nil
+}
+
+// tell notes how the command ended. Only the first call does.
+func (p *Process) tell(status Status) {
+	p.telling.Do(func() {
+		p.told = status
+		close(p.ended)
+	})
 }
 
 // watch kills the command when ctx ends, and gives it up when that does not help.
@@ -233,7 +251,7 @@ func (p *Process) watch(ctx context.Context, delay time.Duration) {
 // known returns how the command ended, as far as that was told.
 func (p *Process) known() Status {
 	select {
-	case <-p.exited:
+	case <-p.ended:
 		return p.told
 	default:
 		return Status{}
