@@ -137,7 +137,7 @@ func TestReset(t *testing.T) {
 		t.Errorf("%d resets, want 3 that were refused and one", pci.resets)
 	}
 	k.fail["VFIO_DEVICE_RESET"] = unix.ENOTTY
-	wantError(t, d.Reset(), "no reset works")
+	wantError(t, d.Reset(), "no reset works", "device_specific: write flr")
 	d, _, _ = fakeDeviceIn(t, Legacy, func(p *fakeDevice) { p.flags = vfio.DevicePCI })
 	if err := d.Reset(); d.CanReset() || !errors.Is(err, feature.ErrNotSupported) {
 		t.Errorf("without reset: %v", err)

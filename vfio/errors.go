@@ -222,7 +222,8 @@ func deviceReason(c call, errno unix.Errno) string {
 		case unix.EAGAIN:
 			return "the kernel is busy with the device"
 		case unix.ENOTTY:
-			return "no reset works: its link is down, or the device is dead"
+			return "no reset works: its link is down, or the device is dead. Linux 7.0 and 7.1 also fail so where the device's reset_method in sysfs begins " +
+				"with device_specific: write flr or bus to that file"
 		}
 	case callHotReset:
 		switch errno {
