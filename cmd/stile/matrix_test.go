@@ -216,7 +216,7 @@ func (m *matrix) host(t *testing.T, qemu, kernel string) {
 // disks runs a guest that waits for its disks, and counts them.
 func (p passed) disks(t *testing.T, flags []string, want int) {
 	t.Helper()
-	script := fmt.Sprintf(`modprobe -q nvme; i=0; while set -- /sys/block/nvme*; [ -e "$1" ] || shift; [ $# != %d ] && [ $i -lt 600 ]; do i=$((i+1)); sleep 0.1; done; echo disks $#`, want)
+	script := fmt.Sprintf(`modprobe -q nvme; i=0; while set -- /sys/block/nvme*; [ -e "$1" ] || shift; [ $# != %d ] && [ $i -lt 3000 ]; do i=$((i+1)); sleep 0.1; done; echo disks $#`, want)
 	args := append([]string{"run"}, flags...)
 	status, stdout, stderr := p.nested(t, append(args, "--", "sh", "-c", script)...)
 	if status != 0 || stdout != fmt.Sprintf("disks %d\n", want) {
