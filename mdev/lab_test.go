@@ -227,17 +227,7 @@ func TestLabPoint1ParentsGroup(t *testing.T) {
 	if own.Group != parents.Group || own.NoIOMMU {
 		t.Errorf("mdev %+v, parent %+v", own, parents)
 	}
-	members, err := os.ReadDir(fmt.Sprintf("/sys/kernel/iommu_groups/%d/devices", own.Group))
-	check(t, err)
-	var names []string
-	for _, m := range members {
-		names = append(names, m.Name())
-	}
-	want := []string{firstOf, second, third, w.UUID}
-	slices.Sort(want)
-	if !slices.Equal(names, want) {
-		t.Errorf("the group has %v, want %v", names, want)
-	}
+	wantNames(t, own.Group, firstOf, second, third)
 	devices, err := h.Devices()
 	check(t, err)
 	if len(devices) != 1 || !devices[0].ParentGroup || devices[0].Emulated || !devices[0].Wrapped {
@@ -245,6 +235,42 @@ func TestLabPoint1ParentsGroup(t *testing.T) {
 	}
 	if w.Group.Kind != hostpci.Isolated || len(w.Others()) != 2 {
 		t.Errorf("group %+v, others %+v", w.Group, w.Others())
+	}
+}
+
+// TestLabGroupLink: the group's folder names PCI functions only, which is what tools expect that walk it (libvirt takes the
+// digits of a UUID for a PCI address); the module's parameter group_link has the mediated device named there, too.
+func TestLabGroupLink(t *testing.T) {
+	h := labHost(t)
+	w := labWrap(t, h, second)
+	wantNames(t, w.Group.ID, firstOf, second, third)
+	_, err := h.Unwrap(second, mdev.UnwrapOptions{})
+	check(t, err)
+	const parameter = "/sys/module/vfio_mdev_pci/parameters/group_link"
+	check(t, os.WriteFile(parameter, []byte("Y"), 0o600))
+	defer func() { check(t, os.WriteFile(parameter, []byte("N"), 0o600)) }()
+	w = labWrap(t, h, second)
+	wantNames(t, w.Group.ID, firstOf, second, third, w.UUID)
+	if n := len(w.Group.Members); n != 4 {
+		t.Errorf("the group has %d members: %+v", n, w.Group.Members)
+	}
+	_, err = h.Unwrap(second, mdev.UnwrapOptions{})
+	check(t, err)
+	wantNames(t, w.Group.ID, firstOf, second, third)
+}
+
+// wantNames compares what a group's folder names.
+func wantNames(t *testing.T, group int, want ...string) {
+	t.Helper()
+	members, err := os.ReadDir(fmt.Sprintf("/sys/kernel/iommu_groups/%d/devices", group))
+	check(t, err)
+	var names []string
+	for _, m := range members {
+		names = append(names, m.Name())
+	}
+	slices.Sort(want)
+	if !slices.Equal(names, want) {
+		t.Errorf("the group has %v, want %v", names, want)
 	}
 }
 

@@ -111,6 +111,11 @@ func (h *Host) group(s *Snapshot, id int) *Group {
 	if err != nil {
 		g.Problems = append(g.Problems, "devices: "+plain(err))
 	}
+	for _, m := range s.Mediated { // of which the folder need not have a name
+		if m.Group != nil && *m.Group == id && !slices.Contains(names, m.UUID) {
+			names = append(names, m.UUID)
+		}
+	}
 	slices.SortFunc(names, compareMembers)
 	for _, name := range names {
 		g.Members = append(g.Members, h.member(s, dir, name))
@@ -154,8 +159,12 @@ func (h *Host) member(s *Snapshot, dir, name string) Member {
 		}
 		return m
 	}
-	m.Driver = h.tree.linkName(dir + "/devices/" + name + "/driver")
 	m.Mediated = isUUID(name)
+	if mediated := s.mediated[name]; mediated != nil {
+		m.Driver = mediated.Driver
+	} else {
+		m.Driver = h.tree.linkName(dir + "/devices/" + name + "/driver")
+	}
 	switch {
 	case m.Driver == "":
 		m.Status = StatusNoDriver

@@ -69,6 +69,15 @@ MODULE_PARM_DESC(disable_denylist,
 		 "Wrap functions that vfio-pci refuses, too: they have faults by which who uses them can harm the host");
 
 /*
+ * The kernel itself puts no mediated device into a group's folder, and libvirt,
+ * say, takes every name in there for a PCI address and gives up at another.
+ */
+static bool group_link;
+module_param(group_link, bool, 0644);
+MODULE_PARM_DESC(group_link,
+		 "Name mediated devices in the devices folder of their IOMMU group, too");
+
+/*
  * Until 7.2 these are vfio-pci's, which sets them in the core for all devices.
  * From then on each device has its own, which are taken when it is made.
  */
@@ -107,7 +116,7 @@ struct mp_device {
 	struct vfio_pci_core_device core;	/* vfio_alloc_device: first */
 	struct mdev_device *mdev;
 	struct iommu_group *group;
-	struct kobject *group_devices;		/* the group's sysfs folder */
+	struct kobject *group_devices;		/* if its name is in there */
 	struct completion retired;		/* VFIO knows it no more */
 };
 
@@ -273,8 +282,9 @@ static const struct vfio_device_ops mp_vfio_ops = {
  *
  * iommu_group_add_device() is not for it: the IOMMU driver would be asked to
  * attach each device of the group, and an mdev has no requester ID of its own.
- * Being in the group is what the two links in sysfs say, as of every member, and
- * what vfio_device.dev says, which is the parent.
+ * Being in the group is what its link iommu_group in sysfs says, as of every
+ * member, and what vfio_device.dev says, which is the parent. The other link of
+ * members, from the group's folder, is made only where group_link asks for it.
  */
 
 /* Struct iommu_group is opaque: its kobjects are reached as sysfs shows them. */
@@ -293,6 +303,23 @@ static struct kobject *mp_kobject_at(struct kobject *kobj, const char *name)
 	return found;
 }
 
+static int mp_link_group(struct mp_device *mp, struct kobject *group)
+{
+	struct device *dev = &mp->mdev->dev;
+	struct kobject *devices;
+	int ret;
+
+	if (!group_link)
+		return 0;
+	devices = mp_kobject_at(group, "devices");
+	if (!devices)
+		return -ENOENT;
+	ret = sysfs_create_link(devices, &dev->kobj, dev_name(dev));
+	if (!ret)
+		mp->group_devices = devices;
+	return ret;
+}
+
 static int mp_join_group(struct mp_device *mp)
 {
 	struct device *dev = &mp->mdev->dev;
@@ -307,13 +334,10 @@ static int mp_join_group(struct mp_device *mp)
 	group = mp_kobject_at(&parent->kobj, "iommu_group");
 	if (!group)
 		goto err_put;
-	mp->group_devices = mp_kobject_at(group, "devices");
-	if (!mp->group_devices)
-		goto err_put;
 	ret = sysfs_create_link(&dev->kobj, group, "iommu_group");
 	if (ret)
 		goto err_put;
-	ret = sysfs_create_link(mp->group_devices, &dev->kobj, dev_name(dev));
+	ret = mp_link_group(mp, group);
 	if (ret)
 		goto err_unlink;
 	return 0;
@@ -329,7 +353,8 @@ static void mp_leave_group(struct mp_device *mp)
 {
 	struct device *dev = &mp->mdev->dev;
 
-	sysfs_remove_link(mp->group_devices, dev_name(dev));
+	if (mp->group_devices)
+		sysfs_remove_link(mp->group_devices, dev_name(dev));
 	sysfs_remove_link(&dev->kobj, "iommu_group");
 	iommu_group_put(mp->group);
 }

@@ -24,6 +24,8 @@ type Tree struct {
 const (
 	Self      = 4242
 	SelfStart = 777
+
+	wrapper = "vfio-mdev-pci" // hostpci.DonorDriver
 )
 
 // New returns a tree with a boot ID and this process, and without functions.
@@ -185,12 +187,18 @@ func or(a, b string) string {
 
 func (t *Tree) join(name string, group int) {
 	t.tb.Helper()
+	t.Link(t.belong(name, group)+"/devices/"+name, t.Folder(name))
+}
+
+// belong makes a device say that it is in a group, whose folder it returns.
+func (t *Tree) belong(name string, group int) string {
+	t.tb.Helper()
 	dir := "/sys/kernel/iommu_groups/" + strconv.Itoa(group)
 	if _, err := os.Stat(t.Path(dir)); err != nil {
 		t.Group(group, "", "DMA-FQ")
 	}
-	t.Link(dir+"/devices/"+name, t.Folder(name))
 	t.Link(t.Folder(name)+"/iommu_group", dir)
+	return dir
 }
 
 // Group makes an IOMMU group. The name is mostly empty.
@@ -255,7 +263,7 @@ func (t *Tree) Driven(address string) string {
 	return filepath.Base(to)
 }
 
-// Mediated makes a mediated device of a parent, in a group.
+// Mediated makes a mediated device of a parent, in a group. That of a wrapped function is not named in the group's folder.
 func (t *Tree) Mediated(uuid, parent, driver string, group int) {
 	t.tb.Helper()
 	above, ok := t.dirs[parent]
@@ -268,6 +276,10 @@ func (t *Tree) Mediated(uuid, parent, driver string, group int) {
 	t.Link(dir+"/mdev_type", above+"/mdev_supported_types/"+driver+"-type1")
 	t.Link(dir+"/driver", "/sys/bus/mdev/drivers/"+driver)
 	t.Link("/sys/bus/mdev/devices/"+uuid, dir)
+	if driver == wrapper {
+		t.belong(uuid, group)
+		return
+	}
 	t.join(uuid, group)
 }
 
