@@ -265,7 +265,7 @@ func setup(s Spec, made Images) *agentproto.Setup {
 		out.Root = agentproto.Mount{Kind: agentproto.Mount9P, Source: rootTag, Overlay: true}
 	}
 	if s.Root == RootHost {
-		out.Keep = keptPaths(s.Dir)
+		out.Keep = keptPaths(s.Dir, made.Modules)
 	}
 	out.Mounts = s.folderMounts()
 	if s.Scratch != "" {

@@ -19,7 +19,7 @@ const envKept = "STILE_KEPT"
 const maxKept = 64
 
 // keptPaths returns the paths of the host below ownFolders that the guest's own don't hide: programs, the working
-// directory and temporary files are at their paths. They are the folders of more, of this process and of its environment, and the
+// directory, temporary files and the kernel's modules are at their paths. They are the folders of more, of this process and of its environment, and the
 // symbolic links to elsewhere, such as /run/current-system where NixOS and Guix have all programs. Sockets and
 // states of the host's services stay hidden. A path in more that is not absolute is passed over.
 //

@@ -28,3 +28,11 @@ func TestKeptPaths(t *testing.T) {
 		t.Errorf("in the nested host %q", got)
 	}
 }
+
+// TestKeptModules: a cache below /run, as the nested host has it, is no reason for a kernel without its modules.
+func TestKeptModules(t *testing.T) {
+	const modules = "/run/stile-cache/modules/key/lib/modules/6.12"
+	if got := setup(Spec{Root: RootHost}, Images{Modules: modules}).Keep; !slices.Contains(got, modules) {
+		t.Errorf("%q", got)
+	}
+}
