@@ -51,6 +51,9 @@ func (c *Cache) IndexedModules(ctx context.Context, dir, release string, nested 
 	top, made := "", false
 	if nested {
 		top, made = c.Latest(KindModules, key+"-")
+		if outer := OpenOuter(); outer != nil && !made {
+			top, made = outer.Latest(KindModules, key+"-")
+		}
 	}
 	if !made {
 		top, err = c.Folder(ctx, KindModules, key+"-"+inodes, func(top string) error {
