@@ -16,6 +16,7 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"github.com/stile-vmm/stile/images/agent"
+	"github.com/stile-vmm/stile/images/kmod"
 )
 
 // Initramfs says what a guest's first file system holds.
@@ -192,7 +193,7 @@ func (a *archive) add(f File) error {
 	content := f.Content
 	if f.Source != "" {
 		var err error
-		if content, err = readUncompressed(f.Source, strings.HasSuffix(f.Name, moduleSuffix)); err != nil {
+		if content, err = readUncompressed(f.Source, strings.HasSuffix(f.Name, kmod.Suffix)); err != nil {
 			return err
 		}
 	}
@@ -208,7 +209,7 @@ func (a *archive) add(f File) error {
 // readUncompressed reads a file, and uncompresses it when it is a compressed module.
 func readUncompressed(path string, isModule bool) ([]byte, error) {
 	if isModule {
-		return readModule(path)
+		return kmod.Read(path)
 	}
 	return os.ReadFile(path)
 }

@@ -10,41 +10,35 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/stile-vmm/stile/internal/child"
+	"github.com/stile-vmm/stile/images/kmod"
 )
 
-// moduleIndex is what depmod writes and modprobe reads.
-const moduleIndex = "modules.dep.bin"
-
-// moduleLists are files beside the modules that depmod reads.
+// moduleLists are files beside the modules that their index is made from.
 func moduleLists() []string {
-	return []string{"modules.order", "modules.builtin", "modules.builtin.modinfo"}
+	return []string{kmod.OrderList, kmod.BuiltinList, kmod.BuiltinInfo}
 }
 
 // IndexedModules returns a lib/modules/RELEASE folder with dir's modules in which modprobe finds them: dir itself
-// where depmod has run, else a copy in the cache, of hard links where the file system allows. dir is such a folder, or that of a
-// kernel build, whose modules lie among its sources. Where there is no depmod, the copy has no index: insmod works
-// with it, modprobe doesn't.
+// where depmod has run, else a copy in the cache, of hard links where the file system allows, with an index of our own. dir is such a
+// folder, or that of a kernel build, whose modules lie among its sources.
 //
 // nested tells that this process sees the host's files through the lab, where inodes have other numbers. A copy that was made
 // outside does there without them: another one would be made in the nested host's memory.
 func (c *Cache) IndexedModules(ctx context.Context, dir, release string, nested bool) (string, error) {
-	if _, err := os.Stat(filepath.Join(dir, moduleIndex)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, kmod.DepIndex)); err == nil {
 		return dir, nil
 	}
 	files, err := moduleFiles(dir)
 	if err != nil {
 		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
-	depmod, _ := exec.LookPath("depmod")
-	key, inodes, err := modulesKey(dir, release, depmod, files)
+	key, inodes, err := modulesKey(dir, release, files)
 	if err != nil {
 		return "", fmt.Errorf("kernel modules in %s: %w", dir, err)
 	}
@@ -57,7 +51,7 @@ func (c *Cache) IndexedModules(ctx context.Context, dir, release string, nested 
 	}
 	if !made {
 		top, err = c.Folder(ctx, KindModules, key+"-"+inodes, func(top string) error {
-			return indexModules(ctx, top, dir, release, depmod, files)
+			return indexModules(ctx, top, dir, release, files)
 		})
 	}
 	if err != nil {
@@ -87,21 +81,11 @@ func moduleFiles(dir string) ([]string, error) {
 		for line := range strings.Lines(string(order)) {
 			// Until 6.2 lines named modules, and since then their objects.
 			name := strings.TrimSpace(line)
-			files = append(files, strings.TrimSuffix(strings.TrimSuffix(name, ".o"), moduleSuffix)+moduleSuffix)
+			files = append(files, strings.TrimSuffix(strings.TrimSuffix(name, ".o"), kmod.Suffix)+kmod.Suffix)
 		}
 		return files, nil
 	}
-	var files []string
-	err := filepath.WalkDir(filepath.Join(dir, "kernel"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			files = append(files, strings.TrimPrefix(path, dir+"/"))
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	return files, err
+	return kmod.Files(dir)
 }
 
 // isBuildTree tells a kernel's build folder from one of installed modules.
@@ -111,12 +95,11 @@ func isBuildTree(dir string) bool {
 }
 
 // modulesFormat is part of every key: it changes when the same modules make another folder.
-const modulesFormat = "3"
+const modulesFormat = "4"
 
 // modulesKey returns two parts of a key, of which one changes whenever anything does that the folder is made from: a
-// module, a list beside them, depmod or its configuration. inodes is for files that were replaced by others of the same size and
-// time.
-func modulesKey(dir, release, depmod string, files []string) (key, inodes string, err error) {
+// module or a list beside them. inodes is for files that were replaced by others of the same size and time.
+func modulesKey(dir, release string, files []string) (key, inodes string, err error) {
 	sum := &fileSums{state: sha256.New(), inodes: sha256.New()}
 	fmt.Fprintf(sum.state, "%s\n%s\n%s\n%t\n", modulesFormat, dir, release, isBuildTree(dir))
 	for _, name := range files {
@@ -124,15 +107,8 @@ func modulesKey(dir, release, depmod string, files []string) (key, inodes string
 			return "", "", fmt.Errorf("%w; was the build finished?", err)
 		}
 	}
-	others := []string{}
 	for _, name := range moduleLists() {
-		others = append(others, filepath.Join(dir, name))
-	}
-	if depmod != "" {
-		others = append(append(others, depmod), depmodConfig()...)
-	}
-	for _, name := range others {
-		if err := sum.add(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := sum.add(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", "", err
 		}
 	}
@@ -154,24 +130,14 @@ func (s *fileSums) add(path string) error {
 	return nil
 }
 
-// depmodConfig returns the files that say where depmod looks first; see depmod.d(5).
-func depmodConfig() []string {
-	var files []string
-	for _, dir := range []string{"/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"} {
-		found, _ := filepath.Glob(filepath.Join(dir, "depmod.d", "*.conf")) // sorted
-		files = append(files, found...)
-	}
-	return files
-}
-
-func indexModules(ctx context.Context, top, dir, release, depmod string, files []string) error {
+func indexModules(ctx context.Context, top, dir, release string, files []string) error {
 	out := filepath.Join(top, "lib", "modules", release)
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
 	for _, name := range slices.Concat(files, moduleLists()) {
 		target := filepath.Join(out, name)
-		if isBuildTree(dir) && strings.HasSuffix(name, moduleSuffix) {
+		if isBuildTree(dir) && strings.HasSuffix(name, kmod.Suffix) {
 			target = filepath.Join(out, "kernel", name)
 		}
 		err := linkOrCopy(filepath.Join(dir, name), target)
@@ -179,13 +145,7 @@ func indexModules(ctx context.Context, top, dir, release, depmod string, files [
 			return err
 		}
 	}
-	if depmod == "" {
-		return nil
-	}
-	if text, err := child.CombinedOutput(exec.CommandContext(ctx, depmod, "-b", top, release)); err != nil {
-		return fmt.Errorf("depmod: %w: %s", err, strings.TrimSpace(string(text)))
-	}
-	return nil
+	return kmod.WriteIndexes(ctx, out)
 }
 
 func linkOrCopy(from, to string) error {

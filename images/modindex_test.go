@@ -3,9 +3,10 @@ package images
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/stile-vmm/stile/images/kmod"
 )
 
 // TestIndexedModules has modules as a package holds them, where a kernel was built, and where depmod has run.
@@ -21,9 +22,8 @@ func TestIndexedModules(t *testing.T) {
 	writeFile(t, filepath.Join(built, "fs/c.ko"), []byte("c"))
 	writeFile(t, filepath.Join(built, "fs/left-over.ko"), []byte("not of this build"))
 	indexed := t.TempDir()
-	writeFile(t, filepath.Join(indexed, moduleIndex), []byte("depmod was here"))
+	writeFile(t, filepath.Join(indexed, kmod.DepIndex), []byte("depmod was here"))
 
-	t.Setenv("PATH", t.TempDir()) // no depmod: these are no modules
 	c, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -43,8 +43,8 @@ func TestIndexedModules(t *testing.T) {
 		dir   string
 		files []string
 	}{
-		{installed, []string{"kernel/net/a.ko", "modules.builtin"}},
-		{built, []string{"kernel/net/a.ko", "kernel/fs/c.ko", "modules.order"}},
+		{installed, []string{"kernel/net/a.ko", "modules.builtin", kmod.DepIndex, kmod.DevnameList}},
+		{built, []string{"kernel/net/a.ko", "kernel/fs/c.ko", "modules.order", kmod.DepIndex, kmod.DevnameList}},
 	} {
 		got := index(tree.dir)
 		if filepath.Base(got) != release {
@@ -79,7 +79,6 @@ func TestIndexedModules(t *testing.T) {
 func TestIndexedModulesAreCurrent(t *testing.T) {
 	dir, c := t.TempDir(), openTest(t)
 	writeFile(t, filepath.Join(dir, "kernel/net/a.ko"), []byte("a"))
-	t.Setenv("PATH", t.TempDir()) // no depmod: these are no modules
 	seen := make(map[string]string)
 	step := func(change string) string {
 		t.Helper()
@@ -137,18 +136,5 @@ func TestIndexedModulesInNestedHost(t *testing.T) {
 	}
 	if outside, err := c.IndexedModules(t.Context(), dir, "6.1.0-test", false); err != nil || outside == made {
 		t.Errorf("outside, another module is taken for the old one: %s, %v", outside, err)
-	}
-}
-
-// TestModulesKey sees that installing depmod makes an index.
-func TestModulesKey(t *testing.T) {
-	without, _, err := modulesKey("/dir", "r", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	depmod, _ := exec.LookPath("true")
-	with, _, err := modulesKey("/dir", "r", depmod, nil)
-	if err != nil || with == without {
-		t.Errorf("the key is %s with and without depmod, %v", with, err)
 	}
 }

@@ -1,20 +1,15 @@
 package images
 
 import (
-	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
+	"github.com/stile-vmm/stile/images/kmod"
 )
 
 // Module is a kernel module's file.
@@ -25,10 +20,8 @@ type Module struct {
 	Path string
 }
 
-const moduleSuffix = ".ko"
-
 // GuestPath returns where the module goes in an initramfs.
-func (m Module) GuestPath() string { return "/lib/modules/" + m.Name + moduleSuffix }
+func (m Module) GuestPath() string { return "/lib/modules/" + m.Name + kmod.Suffix }
 
 // GuestModules returns what stile's guests must have, built in or as a module, the channel and the shares, and
 // what they may have: drivers of other virtio devices.
@@ -138,7 +131,7 @@ type closure struct {
 
 func (c *closure) addAll(names []string) error {
 	for _, name := range names {
-		if err := c.add(moduleName(name)); err != nil {
+		if err := c.add(kmod.Name(name)); err != nil {
 			return err
 		}
 	}
@@ -175,8 +168,7 @@ type moduleTree struct {
 	builtin map[string]bool
 }
 
-// readModuleTree reads modules.dep. Where there is none, because depmod has not run, it
-// looks for the files, and the modules themselves tell what they depend on.
+// readModuleTree reads modules.dep. Where there is none, it looks for the files, and the modules themselves tell what they depend on.
 func readModuleTree(dir string) (*moduleTree, error) {
 	t := &moduleTree{paths: make(map[string]string), builtin: make(map[string]bool)}
 	builtin, err := os.ReadFile(filepath.Join(dir, builtinList))
@@ -184,7 +176,7 @@ func readModuleTree(dir string) (*moduleTree, error) {
 		return nil, err
 	}
 	for path := range strings.Lines(string(builtin)) {
-		t.builtin[moduleName(strings.TrimSpace(path))] = true
+		t.builtin[kmod.Name(strings.TrimSpace(path))] = true
 	}
 	dep, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	switch {
@@ -204,114 +196,35 @@ func (t *moduleTree) parseDep(dir, dep string) {
 		if !ok {
 			continue
 		}
-		name := moduleName(path)
+		name := kmod.Name(path)
 		t.paths[name] = filepath.Join(dir, path)
 		for _, other := range strings.Fields(others) {
-			t.depends[name] = append(t.depends[name], moduleName(other))
+			t.depends[name] = append(t.depends[name], kmod.Name(other))
 		}
 	}
 }
 
 func (t *moduleTree) findFiles(dir string) error {
-	top := filepath.Join(dir, "kernel")
-	return filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		if path == top && errors.Is(err, fs.ErrNotExist) && len(t.builtin) > 0 {
-			return nil // a kernel that has all built in
-		}
-		if err != nil {
-			return err
-		}
-		if d.Type().IsRegular() && strings.Contains(d.Name(), moduleSuffix) {
-			t.paths[moduleName(path)] = path
-		}
-		return nil
-	})
+	files, err := kmod.Files(dir)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 && len(t.builtin) == 0 {
+		return &fs.PathError{Op: "find modules", Path: dir, Err: fs.ErrNotExist}
+	}
+	for name, path := range kmod.Choose(files) {
+		t.paths[name] = filepath.Join(dir, path)
+	}
+	return nil
 }
 
 func (t *moduleTree) dependsOf(name string) ([]string, error) {
 	if t.depends != nil {
 		return t.depends[name], nil
 	}
-	content, err := readModule(t.paths[name])
+	info, err := kmod.ReadInfo(t.paths[name])
 	if err != nil {
 		return nil, err
 	}
-	depends, err := modinfoDepends(content)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", t.paths[name], err)
-	}
-	return depends, nil
-}
-
-// moduleName makes a module's name of its file's: the kernel takes - and _ for the same.
-func moduleName(path string) string {
-	name, _, _ := strings.Cut(filepath.Base(path), moduleSuffix)
-	return strings.ReplaceAll(name, "-", "_")
-}
-
-// modinfoDepends reads "depends=a,b" in a module's .modinfo section, which holds strings that end in NUL.
-func modinfoDepends(module []byte) ([]string, error) {
-	f, err := elf.NewFile(bytes.NewReader(module))
-	if err != nil {
-		return nil, err
-	}
-	section := f.Section(".modinfo")
-	if section == nil {
-		return nil, errors.New("no .modinfo section: not a kernel module")
-	}
-	info, err := section.Data()
-	if err != nil {
-		return nil, err
-	}
-	var depends []string
-	for entry := range strings.SplitSeq(string(info), "\x00") {
-		if list, ok := strings.CutPrefix(entry, "depends="); ok {
-			depends = append(depends, strings.FieldsFunc(list, func(r rune) bool { return r == ',' })...)
-		}
-	}
-	for i := range depends {
-		depends[i] = moduleName(depends[i])
-	}
-	return slices.Clip(depends), nil
-}
-
-// maxModule bounds an uncompressed module, in bytes.
-const maxModule = 256 << 20
-
-// readModule reads a module and uncompresses it.
-func readModule(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r, err := uncompressor(filepath.Ext(path), f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	content, err := io.ReadAll(io.LimitReader(r, maxModule+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if len(content) > maxModule {
-		return nil, fmt.Errorf("%s: more than %d bytes", path, maxModule)
-	}
-	return content, nil
-}
-
-// uncompressor chooses by a file name's extension.
-func uncompressor(ext string, r io.Reader) (io.Reader, error) {
-	switch ext {
-	case ".xz":
-		return xz.NewReader(r, xz.DefaultDictMax)
-	case ".gz":
-		return gzip.NewReader(r)
-	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		return z.IOReadCloser(), nil
-	}
-	return r, nil
+	return info.Depends, nil
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/stile-vmm/stile/images/kmod"
 )
 
 // fakeModuleFile makes an ELF file with a .modinfo section and nothing else.
@@ -107,7 +109,7 @@ func TestModuleClosure(t *testing.T) {
 				t.Errorf("missing: %q", missing)
 			}
 			for _, m := range modules {
-				if content, err := readModule(m.Path); err != nil || !bytes.HasPrefix(content, []byte("\x7fELF")) {
+				if content, err := kmod.Read(m.Path); err != nil || !bytes.HasPrefix(content, []byte("\x7fELF")) {
 					t.Errorf("%s: %v", m.Path, err)
 				}
 			}
@@ -169,12 +171,6 @@ func TestLacksBuiltin(t *testing.T) {
 	if got := LacksBuiltin(dir); got != "" {
 		t.Errorf("with it: %q", got)
 	}
-}
-
-func FuzzModinfo(f *testing.F) {
-	f.Add(fakeModuleFile("a,b"))
-	f.Add([]byte("\x7fELF"))
-	f.Fuzz(func(t *testing.T, module []byte) { modinfoDepends(module) })
 }
 
 // A kernel that has everything built in comes without a folder of modules.

@@ -7,5 +7,5 @@
 // a package is unpacked by this package's code, which holds every path inside the folder it unpacks to.
 //
 // A package that is in the cache is used without asking the network, until Update asks for a newer one. Debian's
-// packages hold no modules.dep, which depmod makes at installation; images.ModuleClosure reads the modules instead.
+// packages hold no modules.dep, which depmod makes at installation; images.IndexedModules makes it.
 package distro
