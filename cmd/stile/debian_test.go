@@ -16,12 +16,9 @@ import (
 	"github.com/stile-vmm/stile/internal/testenv"
 )
 
-// debianKernel returns stile's cache and Debian's stock kernel from there, whose modules can be indexed.
+// debianKernel returns stile's cache and Debian's stock kernel from there, whose modules are indexed.
 func debianKernel(t *testing.T) (*images.Cache, *distro.Kernel) {
 	t.Helper()
-	if _, err := exec.LookPath("depmod"); err != nil {
-		testenv.Missing(t, "kmod", err.Error())
-	}
 	cache, err := images.Open("")
 	if err != nil {
 		t.Fatal(err)
@@ -97,5 +94,19 @@ func TestDebianKernel(t *testing.T) {
 	}
 	if list := stile(t, "ps", "-q"); list != "" {
 		t.Errorf("left: %q", list)
+	}
+}
+
+// TestModulesWithoutKmod has a guest whose root has no modprobe load modules: by the command, and by the kernel's own request when a
+// device node is opened that is there from the start.
+func TestModulesWithoutKmod(t *testing.T) {
+	needGuests(t)
+	debianKernel(t)
+	out := stile(t, "run", "--root", "uroot", "-k", "debian:6.1", "--", "sh", "-c",
+		`modprobe dummy; ip link; cat /dev/net/tun; lsmod; modprobe nosuch; modprobe --show-depends fs-xfs`)
+	for _, want := range []string{"dummy0:", "\ntun ", "/libcrc32c.ko \ninsmod /lib/modules/"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in %s", want, out)
+		}
 	}
 }

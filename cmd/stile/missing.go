@@ -33,8 +33,8 @@ func (f *runFlags) findCommand() error {
 	if f.spec.Root != guest.RootHost || guest.Nested() || len(f.args) == 0 || strings.Contains(f.args[0], "/") || len(f.spec.Folders) > 0 || f.user != "" {
 		return nil
 	}
-	if f.args[0] == "stile" {
-		return nil // the lab has it in its PATH
+	if f.args[0] == "stile" || f.spec.Offers(f.args[0]) {
+		return nil // the lab has it in its PATH; the agent has them
 	}
 	for _, e := range f.env {
 		if e == "PATH" || strings.HasPrefix(e, "PATH=") {

@@ -24,9 +24,10 @@ const (
 )
 
 // MaybeRun runs the agent, and never returns, when this process is PID 1 and EnvAgent
-// is 1. In a process that EnvPack was given it packs, and doesn't return either. Otherwise it
-// returns at once.
+// is 1. In a process that EnvPack was given it packs, in one that was started by a name in ProgramDir it is that program, and
+// doesn't return either. Otherwise it returns at once.
 func MaybeRun() {
+	maybeProgram()
 	maybePack()
 	if os.Getpid() != 1 || os.Getenv(EnvAgent) != "1" {
 		return

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/images/kmod"
 )
 
 const modulesDir = "/lib/modules"
@@ -37,9 +39,9 @@ func linkModules(dir, link string) error {
 }
 
 // makeNodes makes the device nodes in dev whose first use has the kernel load a module. modules is the folder of the running kernel's
-// modules, with modules.devname (kmod, depmod(8)), which has a line "MODULE NODE cMAJOR:MINOR" for each. Without that there are none.
+// modules, with modules.devname, which has a line "MODULE NODE cMAJOR:MINOR" for each. Without that there are none.
 func makeNodes(modules, dev string) error {
-	list, err := os.ReadFile(filepath.Join(modules, "modules.devname"))
+	list, err := os.ReadFile(filepath.Join(modules, kmod.DevnameList))
 	if err != nil {
 		return nil // most kernels have none
 	}

@@ -62,6 +62,11 @@ func (g *guest) makeReady(s *agentproto.Setup) error {
 	if err := setupModules(s.Modules); err != nil {
 		return err
 	}
+	env, err := offerPrograms(s.Env)
+	if err != nil {
+		return fmt.Errorf("offer programs for kernel modules: %w", err)
+	}
+	s.Env = env
 	if s.Program != "" {
 		os.MkdirAll(filepath.Dir(s.Program), 0o755)
 		if err := os.Symlink("/proc/1/exe", s.Program); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stile-vmm/stile/images"
+	"github.com/stile-vmm/stile/images/agent"
 	"github.com/stile-vmm/stile/images/distro"
 	"github.com/stile-vmm/stile/internal/agentproto"
 	"github.com/stile-vmm/stile/internal/bytejson"
@@ -61,9 +62,7 @@ func makeImages(ctx context.Context, cache *images.Cache, s Spec, progress io.Wr
 			return s.noKernel(err)
 		}},
 		{"preparing the kernel's modules", func() (err error) {
-			if kernel.Modules != "" {
-				made.Modules, err = cache.IndexedModules(ctx, kernel.Modules, release(kernel), Nested())
-			}
+			made.Modules, err = indexedModules(ctx, cache, kernel, nil)
 			return err
 		}},
 		{"unpacking the kernel", func() (err error) {
@@ -120,6 +119,11 @@ func makeInitramfs(ctx context.Context, cache *images.Cache, s Spec, modules str
 		}
 	}
 	return cache.Initramfs(ctx, contents)
+}
+
+// Offers reports whether a guest of s has a program that its root may lack: those for modules, where the kernel may take some.
+func (s Spec) Offers(program string) bool {
+	return s.Kernel != "" && s.Kernel != KernelDefault && agent.Offers(program)
 }
 
 // modulesTag is the 9P tag of a kernel's modules, in guests that do not see the host's root.

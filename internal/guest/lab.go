@@ -125,14 +125,14 @@ func (h *LabHost) Program() string {
 }
 
 // Env is the environment for commands in the nested host: this process's, but for what names places that can't
-// be written there, and with stile in the PATH.
+// be written there, and with stile in the PATH, and at its end programs for modules that this host may lack.
 func (h *LabHost) Env() []string {
 	env := []string{EnvNested + "=1"}
 	for _, e := range os.Environ() {
 		switch {
 		case strings.HasPrefix(e, images.EnvCache+"="), strings.HasPrefix(e, images.EnvOuter+"="), strings.HasPrefix(e, control.EnvDir+"="), strings.HasPrefix(e, "TMPDIR="):
 		case strings.HasPrefix(e, "PATH="):
-			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH="))
+			env = append(env, "PATH="+path.Dir(h.Program())+":"+strings.TrimPrefix(e, "PATH=")+":"+agent.ProgramDir)
 		default:
 			env = append(env, e)
 		}

@@ -95,6 +95,10 @@ func labImage(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topolo
 	if err != nil {
 		return nil, "", err
 	}
+	indexed, err := indexedModules(ctx, cache, kernel, progress)
+	if err != nil {
+		return nil, "", err
+	}
 	var bzImage string
 	if err := slowly(progress, "getting the default kernel", func() (err error) {
 		bzImage, err = cache.DefaultKernel(ctx)
@@ -128,7 +132,7 @@ func labImage(ctx context.Context, cache *images.Cache, l LabSpec, t *lab.Topolo
 		return nil, "", err
 	}
 	return &lab.Image{
-		Kernel: kernel.Image, Modules: kernel.Modules, Agent: a.Path, ID: kernel.Modules + " " + id,
+		Kernel: kernel.Image, Modules: indexed, Agent: a.Path, ID: kernel.Modules + " " + id,
 		Initramfs: func(w io.Writer) error { return contents.Write(w) },
 	}, self, nil
 }
@@ -141,6 +145,18 @@ func labIdentity(ctx context.Context, cache *images.Cache, contents *images.Init
 		kept.Files = append(slices.Clone(kept.Files), images.File{Name: library, Mode: 0o755, Source: library})
 	}
 	return cache.InitramfsKey(ctx, &kept)
+}
+
+// indexedModules returns the folder of a kernel's modules in which modprobe finds them, "" for a kernel without.
+func indexedModules(ctx context.Context, cache *images.Cache, k *distro.Kernel, progress io.Writer) (dir string, err error) {
+	if k.Modules == "" {
+		return "", nil
+	}
+	err = slowly(progress, "preparing the kernel's modules", func() error {
+		dir, err = cache.IndexedModules(ctx, k.Modules, release(k), Nested())
+		return err
+	})
+	return dir, err
 }
 
 // labModules returns what the nested host loads when it boots.
