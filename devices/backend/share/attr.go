@@ -9,7 +9,7 @@ const statsBasic = 0x7ff
 
 func (s *Session) getattr(c *Call, d *decoder) error {
 	id := d.u32()
-	d.u64() // the mask of wanted attributes: all of them cost one system call
+	mask := d.u64() // of wanted attributes: all of them cost one system call
 	if d.bad {
 		return unix.EINVAL
 	}
@@ -18,8 +18,10 @@ func (s *Session) getattr(c *Call, d *decoder) error {
 		return err
 	}
 	defer s.put(f)
-	if err := s.stat(c, f); err != nil {
-		return err
+	if !s.takeWalked(c, f, mask) {
+		if err := s.stat(c, f); err != nil {
+			return err
+		}
 	}
 	st := &c.st
 	version := s.share.qid(st) // of the state that the host tells, as in other answers

@@ -33,6 +33,7 @@ type Session struct {
 	opens    int  // open files, under way or done
 	locks    int  // byte ranges locked on the host
 	xattrs   int  // bytes of extended attributes under way
+	walked   walked
 }
 
 // fid is the guest's name for a file. file and xattr are set at most once.
@@ -112,6 +113,14 @@ func (s *Session) Close() error {
 
 func (s *Session) dispatch(c *Call) error {
 	d := &c.body
+	if c.typ == tgetattr {
+		return s.getattr(c, d)
+	}
+	if c.typ == twalk {
+		return s.walk(c, d)
+	}
+	s.forgetWalked()
+	defer s.forgetWalked() // it may have changed the file
 	switch c.typ {
 	case tversion:
 		return s.version(c, d)
@@ -119,12 +128,8 @@ func (s *Session) dispatch(c *Call) error {
 		return s.attach(c, d)
 	case tflush:
 		return s.flush(c, d)
-	case twalk:
-		return s.walk(c, d)
 	case tclunk:
 		return s.clunk(c, d)
-	case tgetattr:
-		return s.getattr(c, d)
 	case treadlink:
 		return s.readlink(c, d)
 	case tstatfs:

@@ -22,6 +22,7 @@ func (s *Session) walk(c *Call, d *decoder) error {
 	if f.xattr.Load() != nil || f.file.Load() != nil && id == newID {
 		return unix.EINVAL
 	}
+	epoch := s.forgetWalked()
 	c.w.u16(0)
 	n, walked, err := s.descend(c, d, f.node, count)
 	if err != nil && walked == 0 {
@@ -35,7 +36,14 @@ func (s *Session) walk(c *Call, d *decoder) error {
 	if id == newID {
 		old = f
 	}
-	return s.install(newID, &fid{node: n, uid: f.uid}, old)
+	found := &fid{node: n, uid: f.uid}
+	if err := s.install(newID, found, old); err != nil {
+		return err
+	}
+	if count > 0 {
+		s.keepWalked(c, found, epoch)
+	}
+	return nil
 }
 
 // descend follows count names from n and appends the QIDs to c's response. It returns a
