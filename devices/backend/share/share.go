@@ -53,6 +53,7 @@ type Share struct {
 	resolver   resolver
 	privileged bool // may give files to other users
 	root0      bool // this process is root, whose writes leave set-user-ID bits alone
+	remote     bool // the folder is one of 9P
 	owners     owners
 	seed       maphash.Seed
 
@@ -111,6 +112,9 @@ func (s *Share) addRoot() error {
 	hidden, err := isKernelFS(s.root.Int())
 	if err != nil {
 		return fmt.Errorf("fstatfs: %w", err)
+	}
+	if s.remote, err = isRemote(s.root.Int()); err != nil {
+		return fmt.Errorf("find its mount: %w", err)
 	}
 	if hidden {
 		return errors.New("a file system of the kernel (procfs, sysfs, …) cannot be shared; mount it in the guest")

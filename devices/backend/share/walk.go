@@ -82,6 +82,9 @@ func (s *Session) step(c *Call, dir *node, name []byte) (*node, error) {
 	}
 	defer s.unpin(dir)
 	key := string(name)
+	if s.share.remote {
+		return s.stepRemote(c, dir, fd, key)
+	}
 	path := c.terminated(key)
 	if err := statAt(fd, path, &c.st); err != nil {
 		return nil, err
