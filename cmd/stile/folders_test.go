@@ -108,6 +108,12 @@ func foldersAfter(t *testing.T, ro, rw, cow string) {
 	} else if st := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 && (st.Uid != 12 || st.Gid != 34) {
 		t.Errorf("owner on the host: %d:%d", st.Uid, st.Gid)
 	}
+	if info, err := os.Lstat(filepath.Join(rw, "special-files/zero")); err != nil || !info.Mode().IsRegular() || info.Size() != 0 {
+		t.Errorf("what the guest's device node is on the host: %v, %v", info, err)
+	}
+	if left, err := os.ReadDir(cow); err != nil || len(left) != 2 {
+		t.Errorf("copy on write: %v, %v", left, err)
+	}
 	if _, err := os.Stat(filepath.Join(rw, "no-name-any-more/file")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the file without a name: %v", err)
 	}

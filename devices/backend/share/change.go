@@ -141,6 +141,7 @@ func (s *Session) makeFile(c *Call, dir inDir, name string, flags int, mode, gid
 		unix.Close(fd)
 		return nil, nil, err
 	}
+	s.share.owners.standIns.forget(identify(&c.st))
 	n, err := s.pinNew(c, dir.fid.node, name, fd)
 	if err != nil {
 		s.unreserve()
@@ -193,24 +194,6 @@ func (s *Session) symlink(c *Call, d *decoder) error {
 	gid := d.u32()
 	return s.make(c, d, id, name, 0, gid, func(dirfd int, name string) error {
 		return unix.Symlinkat(target, dirfd, name)
-	})
-}
-
-// mknod makes a regular file, FIFO or socket. Devices are refused: they would be the host's.
-func (s *Session) mknod(c *Call, d *decoder) error {
-	id := d.u32()
-	name := d.str()
-	mode := d.u32()
-	d.u32() // major
-	d.u32() // minor
-	gid := d.u32()
-	switch mode & unix.S_IFMT {
-	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
-	default:
-		return unix.EPERM
-	}
-	return s.make(c, d, id, name, mode, gid, func(dirfd int, name string) error {
-		return unix.Mknodat(dirfd, name, mode&unix.S_IFMT|0o600, 0)
 	})
 }
 

@@ -76,7 +76,7 @@ func (s *Session) hostDir(c *Call, n *node, file *openFile, pos int64, room int)
 		if got == 0 {
 			return nil
 		}
-		if file.pos, err = s.appendEntries(c, n, c.entries[:got]); err != nil {
+		if file.pos, err = s.appendEntries(c, n, file.fd, c.entries[:got]); err != nil {
 			file.pos = -1
 			return err
 		}
@@ -84,8 +84,8 @@ func (s *Session) hostDir(c *Call, n *node, file *openFile, pos int64, room int)
 }
 
 // appendEntries translates linux_dirent64 records (getdents64(2)) and returns the last one's
-// offset.
-func (s *Session) appendEntries(c *Call, n *node, b []byte) (int64, error) {
+// offset. fd is the directory.
+func (s *Session) appendEntries(c *Call, n *node, fd int, b []byte) (int64, error) {
 	const nameAt = 19
 	var last uint64
 	for len(b) > nameAt {
@@ -105,7 +105,8 @@ func (s *Session) appendEntries(c *Call, n *node, b []byte) (int64, error) {
 		if n.parent == nil && string(name) == ".." {
 			ino = n.id.ino // what is above the folder is none of the guest's business
 		}
-		c.entry(s.share.qidPath(fileID{dev: n.id.dev, ino: ino}), last, b[18], name)
+		id := fileID{dev: n.id.dev, ino: ino}
+		c.entry(s.share.qidPath(id), last, s.share.entryType(fd, id, name, b[18]), name)
 		b = b[size:]
 	}
 	return int64(last), nil

@@ -20,7 +20,8 @@
 // a file's type is checked on a descriptor that was opened with O_PATH, which has no side
 // effects, and that very inode is opened for reading and writing, through /proc/self/fd.
 // Permissions are those of the process: its EACCES reaches the guest. Owners and modes are
-// shown as the host has them.
+// shown as the host has them. Of a device node that the guest makes, the host gets an empty
+// regular file; the share alone knows what it stands for.
 //
 // # What a guest can cost
 //

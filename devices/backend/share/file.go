@@ -1,6 +1,8 @@
 package share
 
 import (
+	"cmp"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -53,6 +55,9 @@ func (s *Session) openNode(c *Call, n *node, flags int) (*openFile, error) {
 		return nil, unix.EACCES
 	case writes && s.share.readOnly:
 		return nil, unix.EROFS
+	}
+	if special, err := s.standsIn(c, n); special || err != nil {
+		return nil, cmp.Or(err, error(unix.ENXIO))
 	}
 	if err := s.reserve(); err != nil {
 		return nil, err

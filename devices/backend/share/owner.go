@@ -24,6 +24,8 @@ type owners struct {
 	n    atomic.Int64 // len(kept), to be read without mu
 	mu   sync.RWMutex
 	kept map[fileKey]kept
+
+	standIns standIns
 }
 
 // fileKey tells a file from a later one with the same inode number, where the file system knows when a file was made.
@@ -51,6 +53,7 @@ func (o *owners) show(st *unix.Statx_t) {
 		st.Uid, st.Gid = k.uid, k.gid
 	}
 	st.Mode |= k.bits
+	o.standIns.show(st)
 }
 
 func (o *owners) get(st *unix.Statx_t) kept {
@@ -117,7 +120,7 @@ func (o *owners) chmod(st *unix.Statx_t, mode uint32) error {
 
 // mayEnd returns what to forget when a name is taken away from its file: ok where that is the last one.
 func (o *owners) mayEnd(dirfd int, name string) (key fileKey, ok bool) {
-	if o.n.Load() == 0 {
+	if o.n.Load() == 0 && o.standIns.n.Load() == 0 {
 		return fileKey{}, false
 	}
 	var st unix.Statx_t
@@ -132,6 +135,7 @@ func (o *owners) forget(key fileKey) {
 	defer o.mu.Unlock()
 	delete(o.kept, key)
 	o.n.Store(int64(len(o.kept)))
+	o.standIns.forget(key.fileID)
 }
 
 func (r *Owner) show(st *unix.Statx_t) {

@@ -1,6 +1,8 @@
 package share
 
 import (
+	"cmp"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -125,6 +127,9 @@ func newTime(set, given bool, t unix.Timespec) unix.Timespec {
 func (s *Session) truncate(c *Call, n *node, fd int, size uint64) error {
 	if n.typ != unix.S_IFREG {
 		return unix.EINVAL
+	}
+	if special, err := s.standsIn(c, n); special || err != nil {
+		return cmp.Or(err, error(unix.EINVAL))
 	}
 	length, err := fileOffset(size)
 	if err != nil {

@@ -55,6 +55,7 @@ type Share struct {
 	root0      bool // this process is root, whose writes leave set-user-ID bits alone
 	remote     bool // the folder is one of 9P
 	owners     owners
+	makeNode   func(dirfd int, name string, mode uint32, dev int) error // mknodat(2)
 	seed       maphash.Seed
 
 	mu      sync.RWMutex
@@ -69,6 +70,7 @@ func New(cfg Config) (_ *Share, err error) {
 		pool:       cfg.Pool,
 		privileged: os.Geteuid() == 0 && cfg.Owner == nil,
 		root0:      os.Geteuid() == 0,
+		makeNode:   unix.Mknodat,
 		seed:       maphash.MakeSeed(),
 		devices:    make(map[uint64]device),
 	}
@@ -80,7 +82,10 @@ func New(cfg Config) (_ *Share, err error) {
 			s.Close()
 		}
 	}()
-	s.owners = owners{root: cfg.Owner, limit: s.limits.Nodes, kept: make(map[fileKey]kept)}
+	s.owners = owners{
+		root: cfg.Owner, limit: s.limits.Nodes, kept: make(map[fileKey]kept),
+		standIns: standIns{limit: s.limits.Nodes, kept: make(map[fileID]standIn)},
+	}
 	if s.proc, err = sys.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY); err != nil {
 		return nil, fmt.Errorf("share %s: procfs must be mounted on /proc: %w", cfg.Path, err)
 	}

@@ -22,6 +22,7 @@ var fileChecks = []check{
 	{"shared mapping", nil, false, sharedMapping},
 	{"attributes", nil, false, attributes},
 	{"hard links", nil, false, hardLinks},
+	{"special files", nil, false, specialFiles},
 	{"names", nil, false, names},
 	{"no name any more", nil, false, unnamed},
 	{"links that lead out", nil, false, leadOut},

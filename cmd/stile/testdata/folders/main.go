@@ -43,6 +43,7 @@ func main() {
 func all(ro, rw, cow string) {
 	say("read only", readOnly(ro))
 	say("copy on write", copyOnWrite(cow))
+	say("special files of copy on write", specialFiles(cow))
 	say("nested", nested(ro, rw))
 	say("many entries", manyEntries(filepath.Join(rw, "many")))
 	for _, c := range append(fileChecks, programChecks...) {
