@@ -2,6 +2,7 @@ package share
 
 import (
 	"encoding/binary"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -61,6 +62,10 @@ func FuzzSession(f *testing.F) {
 	add(walkF, message(txattrwalk, 1, uint32(1), uint32(3), "user.x"), message(txattrwalk, 1, uint32(1), uint32(3), ""), message(tclunk, 1, uint32(3)))
 	add(message(tflush, 1, uint16(1)), message(tstatfs, 1, uint32(0)), message(tgetattr, 1, uint32(0), uint64(0)), message(tversion, 1, uint32(9000), "9P2000.L"))
 	add(message(twalk, 1, uint32(0), uint32(4), uint16(1), "p"), message(tlopen, 1, uint32(4), uint32(0)))
+	node := message(tmknod, 1, uint32(0), "n", uint32(unix.S_IFCHR|0o666), uint32(1), uint32(3), uint32(0))
+	walkN := message(twalk, 1, uint32(0), uint32(5), uint16(1), "n")
+	add(node, walkN, message(tgetattr, 1, uint32(5), uint64(0)), message(tlopen, 1, uint32(5), uint32(unix.O_RDWR)),
+		message(trenameat, 1, uint32(0), "n", uint32(0), "f"), node, message(tunlinkat, 1, uint32(0), "n", uint32(0)), walkN)
 	f.Add(false, all)
 	f.Fuzz(fuzzSession)
 }
@@ -79,7 +84,8 @@ func fuzzSession(t *testing.T, readOnly bool, in []byte) {
 			t.Fatalf("response of %d bytes in %d: % x", n, room, g.resp[:min(n, room, 100)])
 		}
 		g.Finish(&g.call)
-		if g.nodes > limits.Nodes || g.handles > limits.Handles+limits.Open || g.opens > limits.Open || g.xattrs > maxXattrs || len(g.fids) > limits.Nodes {
+		if g.nodes > limits.Nodes || g.handles > limits.Handles+limits.Open || g.opens > limits.Open || g.xattrs > maxXattrs || len(g.fids) > limits.Nodes ||
+			g.share.owners.standIns.n.Load() > int64(limits.Nodes) {
 			t.Fatalf("%d nodes, %d handles, %d open files, %d bytes of attributes, %d fids", g.nodes, g.handles, g.opens, g.xattrs, len(g.fids))
 		}
 	}
@@ -93,6 +99,15 @@ func fuzzSession(t *testing.T, readOnly bool, in []byte) {
 	above, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil || len(above) != 2 {
 		t.Fatalf("above the folder: %v, %v", above, err)
+	}
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type()&fs.ModeDevice != 0 {
+			t.Fatalf("a device on the host: %s", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	if readOnly {
 		if b, err := os.ReadFile(dir + "/f"); err != nil || string(b) != "content" {

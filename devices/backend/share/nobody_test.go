@@ -46,7 +46,7 @@ func TestUnprivileged(t *testing.T) {
 	if os.Geteuid() != 0 {
 		return // they run as such a user anyway
 	}
-	for _, name := range []string{"TestOwner", "TestUnwritable"} {
+	for _, name := range []string{"TestOwner", "TestUnwritable", "TestDeviceNodes"} {
 		t.Run(name, func(t *testing.T) { asNobody(t, name) })
 	}
 }

@@ -41,7 +41,8 @@ func (g *guest) entryTypes(fid uint32) map[string]uint8 {
 	return types
 }
 
-// TestDeviceNodes: the guest has its node, the host an empty file, and the next guest that too.
+// TestDeviceNodes: the guest has its node, the host an empty file, and the next guest that too. It also runs as a user without
+// privileges.
 func TestDeviceNodes(t *testing.T) {
 	dir := t.TempDir()
 	g := newGuest(t, Config{Path: dir, Owner: me()})
