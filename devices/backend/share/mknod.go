@@ -35,8 +35,8 @@ func (s *Session) mknod(c *Call, d *decoder) error {
 }
 
 // lacksNodes reports whether err is how a file system says that it has no FIFOs and sockets: FAT and exFAT with EPERM, others with
-// EOPNOTSUPP or ENOSYS. ENXIO is from the 9P server of QEMU 7.2's later releases, which makes the node, refuses to open it when it
-// sets the mode, and removes it.
+// EOPNOTSUPP or ENOSYS. ENXIO is from the 9P server of QEMU before 10 (from its fix of CVE-2023-2861 to QEMU's issue 2337): it makes
+// the node, refuses to open it with O_PATH to set the mode, and removes it.
 func lacksNodes(err error) bool {
 	switch err {
 	case unix.EPERM, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.ENXIO:
