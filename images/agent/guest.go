@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,7 +15,6 @@ type guest struct {
 	phases   []agentproto.Phase
 	warnings []string
 	modules  moduleCount
-	mounted  []string // what setup mounted, in order, as seen from the current root
 }
 
 // mark notes that a phase of the start is over.
@@ -64,25 +62,4 @@ func (g *guest) catch() {
 	}
 	say("panic: %v\n%s", r, debug.Stack())
 	g.die("the agent panicked")
-}
-
-// powerDown ends the machine: it kills every process, writes out and unmounts the file
-// systems, and asks the kernel. It doesn't return.
-func (g *guest) powerDown(reboot bool) {
-	unix.Kill(-1, unix.SIGKILL)
-	unix.Sync()
-	for i := len(g.mounted) - 1; i >= 0; i-- {
-		if unix.Unmount(g.mounted[i], 0) != nil {
-			unix.Mount("", g.mounted[i], "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
-		}
-	}
-	if !reboot {
-		unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-		say("this machine can't power off: resetting it instead")
-	}
-	unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
-	unix.Reboot(unix.LINUX_REBOOT_CMD_HALT)
-	for { // PID 1 must not exit
-		time.Sleep(time.Hour)
-	}
 }

@@ -49,7 +49,6 @@ func (g *guest) makeReady(s *agentproto.Setup) error {
 		if err := switchRoot(layers+"/root", s.Root.Overlay, s.Keep); err != nil {
 			return fmt.Errorf("make %s the root: %w", s.Root.Source, err)
 		}
-		g.mounted = append(g.mounted, "/")
 	}
 	// In the new root, whose symbolic links lead where they should.
 	for i := range s.Mounts {
@@ -57,7 +56,6 @@ func (g *guest) makeReady(s *agentproto.Setup) error {
 		if err := mountAt(m, m.Target, fmt.Sprintf("/run%s/%d", layers, i+1)); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Target, err)
 		}
-		g.mounted = append(g.mounted, m.Target)
 	}
 	if err := setupModules(s.Modules); err != nil {
 		return err
