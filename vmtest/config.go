@@ -1,9 +1,11 @@
 package vmtest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/stile-vmm/stile/internal/guest"
@@ -44,7 +46,7 @@ type Config struct {
 }
 
 // Folder is a folder of the host, seen at Guest in the VM, the same path where Guest is empty. Its Mode is "ro",
-// "rw", or "cow" for writes that end with the VM; docs/folders.md says whose the files are.
+// "rw", or "cow" for writes that end with the VM, which "" is too; docs/folders.md says whose the files are.
 type Folder = guest.Folder
 
 // Vsock is a VM's vsock device: its context ID, and the UNIX socket on this side.
@@ -53,13 +55,22 @@ type Vsock = vmm.Vsock
 func (c Config) spec() guest.Spec {
 	s := guest.Spec{
 		Kernel: c.Kernel, Modules: c.Modules, Append: c.Append, CPUs: c.CPUs, Memory: c.Memory, Root: c.Root,
-		Folders: c.Folders, Disks: c.Disks, Nets: c.Net, Vsock: c.Vsock, Balloon: c.Balloon, BootTimeout: c.Timeout, PowerOff: c.PowerOff, Devices: c.Devices,
+		Folders: c.folders(), Disks: c.Disks, Nets: c.Net, Vsock: c.Vsock, Balloon: c.Balloon, BootTimeout: c.Timeout, PowerOff: c.PowerOff, Devices: c.Devices,
 		OnOops: c.OnOops,
 	}
 	if c.viewsHost() {
 		s.Scratch = testrun.Scratch
 	}
 	return s
+}
+
+// folders returns the folders with a mode each.
+func (c Config) folders() []Folder {
+	folders := slices.Clone(c.Folders)
+	for i := range folders {
+		folders[i].Mode = cmp.Or(folders[i].Mode, guest.FolderCOW)
+	}
+	return folders
 }
 
 func (c Config) lab() guest.LabSpec { return guest.LabSpec{Topology: c.Topology, Kernel: c.LabKernel} }

@@ -34,6 +34,18 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestFolderMode: a folder without a mode is copied on write, and the caller's slice stays as it was.
+func TestFolderMode(t *testing.T) {
+	c := Config{Folders: []Folder{{Host: t.TempDir()}, {Host: t.TempDir(), Mode: "rw"}}}
+	spec := c.spec()
+	if err := spec.Validate(); err != nil {
+		t.Error(err)
+	}
+	if got := spec.Folders; got[0].Mode != "cow" || got[1].Mode != "rw" || c.Folders[0].Mode != "" {
+		t.Errorf("%v of %v", got, c.Folders)
+	}
+}
+
 func TestLabDevice(t *testing.T) {
 	for kind := range kinds {
 		address, err := labDevice(kind)

@@ -66,6 +66,13 @@ type broken struct{}
 func (broken) Write([]byte) (int, error) { return 0, errSource }
 func (broken) Read([]byte) (int, error)  { return 0, errSource }
 
+// exited is what docs/vmtest.md advises to those who want to know both *exec.ExitError and *ExitError.
+type exited interface {
+	error
+	ExitCode() int
+	Success() bool
+}
+
 // found says which of the errors that a caller may ask for are in err.
 func found(err error, isExit func(error) bool) string {
 	if err == nil {
@@ -88,6 +95,9 @@ func found(err error, isExit func(error) bool) string {
 	}
 	if isExit != nil && isExit(err) {
 		names = append(names, "ExitError")
+	}
+	if exit := (exited)(nil); errors.As(err, &exit) {
+		names = append(names, fmt.Sprintf("success %v", exit.Success()))
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		names = append(names, "OpError "+op.Op)

@@ -14,8 +14,8 @@ import (
 )
 
 // Run boots a VM of c and runs f in it, as root of the guest. What f does to t happens to t here: its subtests are subtests here,
-// with their output and results, and so are its logs, failures and skips. -run, -skip, -v, -short, -failfast, -timeout,
-// -cover, -race and -artifacts have their effect in the guest too.
+// with their output and results, and so are its logs, failures and skips. -run, -skip, -v, -failfast, -timeout,
+// -cover, -race and -artifacts have their effect in the guest too. With -short the test is skipped.
 //
 // The guest runs this test binary anew, with the same test selected, until it comes to the same call of Run, which calls f
 // there. So what the test does before that call happens on both sides, variables of this process are not those of the guest, and
