@@ -348,7 +348,7 @@ func (f *runFlags) runCommand() error {
 	if outcome.killed {
 		report, err = g.Kill()
 	} else {
-		report, err = g.Close()
+		report, err = g.CloseUntil(interrupts.boot())
 	}
 	report.Status, report.Reason = outcome.status, outcome.reason
 	if fault := g.Fault(); fault != nil && outcome.reason != "killed" && outcome.reason != "died" {

@@ -122,7 +122,7 @@ func bootInLab(ctx context.Context, s Spec, o Anywhere, c *Control) (*Running, e
 		return nil, errors.Join(err, host.Close())
 	}
 	return &Running{
-		session: g.Session, control: c, keeps: g.keeps, explain: g.WaitError, phases: host.Times, faults: g.faults.reports,
+		session: g.Session, control: c, keeps: g.spec.keeps(), explain: g.WaitError, phases: host.Times, faults: g.faults.reports,
 		fault: func() error { return g.faults.fault(s) },
 		close: func() error { return errors.Join(g.Close(), host.Close(), c.Close()) },
 	}, nil

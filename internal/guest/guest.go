@@ -329,7 +329,7 @@ func (g *Guest) WaitError(err error) error {
 // leave has the guest power off because the VM has to end.
 func (g *Guest) leave() {
 	g.leaving.Store(true)
-	g.powerOff()
+	_ = g.powerOff(context.Background()) // one that stays on is stopped
 }
 
 // Left returns why the VM has ended if the guest was made to power off, which kills commands and may
@@ -352,31 +352,26 @@ func (g *Guest) OutOfMemory() error {
 	return &DiedError{said}
 }
 
-// powerOffGrace is how long an orderly power-off may take before the VM is stopped.
-const powerOffGrace = 20 * time.Second
+// Close powers the guest off in order where it must be, or stops it, and frees the VM. An error says what was lost where the guest did
+// not power off.
+func (g *Guest) Close() (Report, error) { return g.CloseUntil(context.Background()) }
 
-// Close powers the guest off in order where it must be, or stops it, and frees the VM.
-func (g *Guest) Close() (Report, error) {
+// CloseUntil is Close, and stops a guest that powers off when ctx ends.
+func (g *Guest) CloseUntil(ctx context.Context) (Report, error) {
+	var lost error
 	if g.spec.keeps() {
-		g.powerOff()
+		lost = g.spec.lost(g.powerOff(ctx))
 	}
-	return g.Kill()
+	r, err := g.Kill()
+	return r, errors.Join(lost, err)
 }
 
 // powerOff asks the agent to power the guest off, and returns when it has, or when it does not.
-func (g *Guest) powerOff() {
+func (g *Guest) powerOff(ctx context.Context) error {
 	if !g.ready.Load() {
-		return
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
-	defer cancel()
-	if err := g.Session().PowerOff(ctx); err != nil {
-		return
-	}
-	select {
-	case <-g.ran:
-	case <-ctx.Done():
-	}
+	return powerOff(ctx, g.Session(), g.ran, g.spec.grace())
 }
 
 // Fault returns an error if the guest's kernel has reported a fault that ends the guest, whatever else has ended it before. It is to be

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/stile-vmm/stile/internal/control"
@@ -99,7 +98,7 @@ func (s Spec) hugePages() vmm.HugePages {
 // have to let go of devices that outlive it, or file systems to be written to disks. All else that a guest has is thrown away
 // with it, and a power-off takes a second under emulation.
 func (s Spec) keeps() bool {
-	return s.PowerOff || len(s.Devices) > 0 || slices.ContainsFunc(s.Disks, vmm.Disk.Writes)
+	return s.PowerOff || len(s.Devices) > 0 || s.writesDisks()
 }
 
 // bootContext bounds the boot.

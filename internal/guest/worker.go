@@ -102,7 +102,7 @@ type LabGuest struct {
 	itself  *DiedError    // how the guest has ended itself, nil where it has not or that is not known; set with runErr
 	log     puller
 	faults  *faultLog // reports of its kernel
-	keeps   bool      // whether it has to power off at its end
+	spec    Spec
 }
 
 // boot boots a guest of s, which must be the Spec that the host was resumed for. It is c's from now on. ctx
@@ -115,7 +115,7 @@ func (h *LabHost) boot(ctx context.Context, s Spec, c *Control) (*LabGuest, erro
 	}
 	fromHost, toWorker := io.Pipe()
 	fromWorker, toHost := io.Pipe()
-	g := &LabGuest{control: c, ended: make(chan struct{}), faults: newFaultLog(s, notice), keeps: s.keeps()}
+	g := &LabGuest{control: c, ended: make(chan struct{}), faults: newFaultLog(s, notice), spec: s}
 	running, end := context.WithCancelCause(context.Background())
 	go func() {
 		defer close(g.ended)
@@ -174,7 +174,7 @@ const workerGrace = 3 * time.Second
 // Close powers the guest off in order where it must be, and leaves it to the host's end where that fails.
 func (g *LabGuest) Close() error {
 	g.log.drain(g.session)
-	if !g.keeps {
+	if !g.spec.keeps() {
 		err := g.session.Close()
 		select {
 		case <-g.ended:
@@ -182,15 +182,8 @@ func (g *LabGuest) Close() error {
 		}
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), powerOffGrace)
-	defer cancel()
-	if err := g.session.PowerOff(ctx); err == nil {
-		select {
-		case <-g.ended:
-		case <-ctx.Done():
-		}
-	}
-	return g.session.Close()
+	lost := g.spec.lost(powerOff(context.Background(), g.session, g.ended, powerOffGrace*nestedFactor))
+	return errors.Join(lost, g.session.Close())
 }
 
 // duplex joins two pipes to one channel.
