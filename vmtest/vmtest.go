@@ -3,17 +3,22 @@
 //	func TestKernel(t *testing.T) {
 //		vm := vmtest.Start(t, vmtest.Config{})
 //		out, err := vm.Command(t.Context(), "uname", "-r").Output()
-//		…
+//		t.Logf("%s, %v", out, err)
 //	}
 //
 //	func TestMount(t *testing.T) {
 //		vmtest.Run(t, vmtest.Config{}, func(t *testing.T) {
-//			err := unix.Mount("tmpfs", t.TempDir(), "tmpfs", 0, "") // as root of a guest
-//			…
+//			dir := t.TempDir()
+//			if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // as root of a guest
+//				t.Fatal(err)
+//			}
+//			t.Cleanup(func() { unix.Unmount(dir, 0) })
 //		})
 //	}
 //
-//	func TestMain(m *testing.M) { vmtest.Main(m) } // every test of the package in one VM
+// Main runs every test of a package in one VM:
+//
+//	func TestMain(m *testing.M) { vmtest.Main(m) }
 //
 // # Where VMs run
 //

@@ -1,0 +1,1 @@
+truncate -s 16M data.img
