@@ -315,18 +315,26 @@ func (d *documentRun) shell(t *testing.T, commands []*doctest.Command, start fun
 // check compares what a command did with what its document says.
 func (d *documentRun) check(t *testing.T, c *doctest.Command, status int, output string, took time.Duration) {
 	t.Run(fmt.Sprintf("line %d", c.Line), func(t *testing.T) {
-		want := "0"
-		if said := c.Has(doctest.Status); len(said) > 0 {
-			want = said[0]
-		}
 		t.Logf("%s: %s: %v", d.where(c), c.Text, took.Round(time.Millisecond))
-		if fmt.Sprint(status) != want {
-			t.Errorf("exit status %d, want %s: %s", status, want, output)
-		}
-		if got := doctest.Without("stile", c.Output, output); c.Output != "" && !doctest.Match(c.Output, got) {
-			t.Errorf("it prints\n%s\nand not\n%s", got, c.Output)
+		if err := verdict(c, status, output); err != nil {
+			t.Error(err)
 		}
 	})
+}
+
+// verdict returns what is not as the document says.
+func verdict(c *doctest.Command, status int, output string) error {
+	want := "0"
+	if said := c.Has(doctest.Status); len(said) > 0 {
+		want = said[0]
+	}
+	if fmt.Sprint(status) != want {
+		return fmt.Errorf("exit status %d, want %s: %s", status, want, output)
+	}
+	if got := doctest.Without("stile", c.Output, output); c.Output != "" && !doctest.Match(c.Output, got) {
+		return fmt.Errorf("it prints\n%s\nand not\n%s", got, c.Output)
+	}
+	return nil
 }
 
 // shellScript runs commands in this order in one shell. What each prints is reported when it has ended; background commands go on, and
@@ -346,7 +354,7 @@ func shellScript(commands []*doctest.Command) string {
 			case doctest.Let:
 				word, command, _ := strings.Cut(m.Argument, "=")
 				before = append(before, fmt.Sprintf("DOCTEST_%s=$(%s)", word, command))
-				text = regexp.MustCompile(`\b`+regexp.QuoteMeta(word)+`\b`).ReplaceAllString(text, "${DOCTEST_"+word+"}")
+				text = regexp.MustCompile(`\b`+regexp.QuoteMeta(word)+`\b`).ReplaceAllLiteralString(text, "${DOCTEST_"+word+"}")
 			}
 		}
 		ok := strings.Join(append(before, "true"), " && ")

@@ -70,6 +70,7 @@ func TestMatch(t *testing.T) {
 		{"Linux … x86_64\n", "Linux 7 x86_64\n", true}, {"a…\n", "ab\n", true}, {"a…\n", "a\nb\n", false},
 		{"a\n…\nd\n", "a\nb\nc\nd\n", true}, {"a\n…\nd\n", "a\nd\n", true}, {"…\nd\n", "a\n", false},
 		{"--- PASS: T (0.09s)\n", "--- PASS: T (12.30s)\n", true}, {"a.c\n", "abc\n", false},
+		{"ID   AGE\nweb  …\n", "ID     AGE\nweb    4m\n", true}, {"a b\n", "a  b\n", false},
 	} {
 		if got := Match(test.want, test.got); got != test.is {
 			t.Errorf("%q of %q: %v", test.got, test.want, got)
