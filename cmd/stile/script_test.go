@@ -36,7 +36,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	tools = dir
-	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network", "./testdata/disk", "./testdata/folders"} {
+	for _, pkg := range []string{".", "./testdata/micro", "./testdata/hardware", "./testdata/vsock", "./testdata/network", "./testdata/disk", "./testdata/folders", "./testdata/witness"} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
