@@ -50,7 +50,7 @@ func (s *Session) getattr(c *Call, d *decoder) error {
 
 // linkSize returns the length of a symbolic link's target, and told, the size that the host tells, where the target can't be
 // read. They differ on file systems that don't know the length, and say 0, as many of FUSE do. Linux from 7.2 on cuts what it
-// keeps of a target to the size.
+// keeps of a target to the size. Where the size is the length, the link is not read: that sets its time of last access.
 func (s *Session) linkSize(c *Call, n *node, told uint64) uint64 {
 	st := c.st // pin uses the buffer
 	defer func() { c.st = st }()
@@ -59,11 +59,28 @@ func (s *Session) linkSize(c *Call, n *node, told uint64) uint64 {
 		return told
 	}
 	defer s.unpin(n)
+	if told != 0 && knowsLengths(fd) {
+		return told
+	}
 	length, err := readlinkFD(fd, c.path[:])
 	if err != nil || length == len(c.path) {
 		return told
 	}
 	return uint64(length)
+}
+
+// knowsLengths reports whether fd is on a file system that has the length of each link's target for its size. Others may pass on what
+// one of FUSE says, as overlayfs and the network's do.
+func knowsLengths(fd int) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return false
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
+		return true
+	}
+	return false
 }
 
 // encodeDev is the kernel's new_encode_dev (include/linux/kdev_t.h), which v9fs decodes.

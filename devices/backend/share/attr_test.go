@@ -97,3 +97,21 @@ func TestStatFS(t *testing.T) {
 		t.Errorf("%+v, host %+v", got, st)
 	}
 }
+
+// TestLinkIsNotReadForItsAttributes: to read a link sets its time of last access on the host.
+func TestLinkIsNotReadForItsAttributes(t *testing.T) {
+	dir := t.TempDir()
+	path := dir + "/link"
+	must(t, os.Symlink("target", path))
+	// With relatime a time of access before that of the last change is set anew, even one in the future.
+	times := []unix.Timespec{{Sec: 1960000000}, {Sec: 1970000000}}
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW))
+	link := walk(t, mount(t, share.Config{Path: dir, ReadOnly: true}), "link")
+	_, _, attr, err := link.GetAttr(p9.AttrMaskAll)
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Lstat(path, &st))
+	if attr.ATimeSeconds != 1960000000 || st.Atim.Sec != 1960000000 || attr.Size != 6 {
+		t.Errorf("access at %d, on the host at %d, size %d", attr.ATimeSeconds, st.Atim.Sec, attr.Size)
+	}
+}
