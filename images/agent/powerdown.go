@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/mountinfo"
 )
 
 const (
@@ -71,18 +74,8 @@ func alive(stat []byte) bool {
 	if len(fields) <= flags {
 		return false
 	}
-	return !bytes.ContainsAny(fields[state], "ZX") && decimal(fields[flags])&kernelThread == 0
-}
-
-// decimal returns the value of digits, 0 for anything else.
-func decimal(text []byte) (n uint64) {
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			return 0
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return n
+	bits, _ := strconv.ParseUint(string(fields[flags]), 10, 64) // 0 if it is no number
+	return !bytes.ContainsAny(fields[state], "ZX") && bits&kernelThread == 0
 }
 
 // mounts are the mounts of a machine that is about to end.
@@ -122,7 +115,7 @@ func letGo(m mounts, deadline time.Time) {
 	}
 }
 
-// mount is a line of /proc/self/mountinfo.
+// mount is one of them.
 type mount struct{ point, fstype string }
 
 // stays tells of the mounts that this process works with, and that hold nothing of a disk.
@@ -144,22 +137,13 @@ func (m mount) pseudo() bool {
 	return false
 }
 
-// parseMounts reads /proc/self/mountinfo (proc(5)): the mount point is the fifth field, the type stands behind a dash.
 func parseMounts(text string) []mount {
 	var list []mount
-	for line := range strings.Lines(text) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, types := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(types) == 0 {
-			continue
-		}
-		list = append(list, mount{unescape.Replace(fields[4]), types[0]})
+	for _, m := range mountinfo.Parse(text) {
+		list = append(list, mount{m.Path(), m.Type})
 	}
 	return list
 }
-
-// unescape reads the characters that would end a field.
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
 
 // kernelMounts are the mounts of this machine.
 type kernelMounts struct{}

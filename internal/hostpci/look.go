@@ -3,6 +3,8 @@ package hostpci
 import (
 	"slices"
 	"strings"
+
+	"github.com/stile-vmm/stile/internal/mountinfo"
 )
 
 // look is one look at what of the host stands on its functions. Each list is read once, and only when it is asked for.
@@ -11,7 +13,7 @@ type look struct {
 	classes map[string][]classDevice
 
 	mountsRead, swapsRead, consolesRead bool
-	mounts                              []mount
+	mounts                              []mountinfo.Mount
 	swaps, consoles                     []string
 }
 
@@ -46,7 +48,7 @@ func (l *look) below(folder, class string) []string {
 	return list
 }
 
-func (l *look) mountPoints() []mount {
+func (l *look) mountPoints() []mountinfo.Mount {
 	if !l.mountsRead {
 		l.mounts, l.mountsRead = l.host.mounts(), true
 	}
@@ -68,22 +70,10 @@ func (l *look) consoleNames() []string {
 	return l.consoles
 }
 
-type mount struct{ number, target, fstype, source string }
-
-// mounts parses mountinfo (proc(5)): field 3 is the device's number, 5 the target, and
-// the source is the second after the lone dash. Some file systems (btrfs) have numbers
-// of their own, so both number and source count.
-func (h *Host) mounts() []mount {
+// mounts returns what is mounted. Some file systems (btrfs) have device numbers of their own, so both number and source count.
+func (h *Host) mounts() []mountinfo.Mount {
 	text, _ := h.tree.file("/proc/self/mountinfo")
-	var list []mount
-	for line := range strings.Lines(string(text)) {
-		before, after, ok := strings.Cut(line, " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
-		if ok && len(left) >= 5 && len(right) >= 2 {
-			list = append(list, mount{left[2], left[4], right[0], right[1]})
-		}
-	}
-	return list
+	return mountinfo.Parse(string(text))
 }
 
 func (h *Host) swaps() []string {

@@ -86,11 +86,11 @@ func (l *look) holderUse(disk, holder string, layers int) Use {
 // mountOf returns where a disk is mounted: on the root if it is there, too.
 func (l *look) mountOf(disk, number string) (target string, mounted bool) {
 	for _, m := range l.mountPoints() {
-		if m.source != "/dev/"+disk && (number == "" || m.number != number) {
+		if m.Source != "/dev/"+disk && (number == "" || m.Device != number) {
 			continue
 		}
-		if !mounted || m.target == "/" {
-			target = m.target
+		if !mounted || m.Target == "/" {
+			target = m.Target
 		}
 		mounted = true
 	}

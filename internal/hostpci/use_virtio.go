@@ -38,10 +38,10 @@ func (l *look) virtioUses(b BDF) []Use {
 func (l *look) shareUses(tag string) []Use {
 	overlay := false
 	for _, m := range l.mountPoints() {
-		if m.fstype == "9p" && m.source == tag {
-			return []Use{{"share", "the shared folder " + tag + " is mounted on " + m.target, true}}
+		if m.Type == "9p" && m.Source == tag {
+			return []Use{{"share", "the shared folder " + tag + " is mounted on " + m.Target, true}}
 		}
-		overlay = overlay || m.fstype == "overlay" && m.target == "/"
+		overlay = overlay || m.Type == "overlay" && m.Target == "/"
 	}
 	if overlay {
 		return []Use{{"share", "the shared folder " + tag + " may be below the overlay that is the root", true}}
@@ -52,8 +52,8 @@ func (l *look) shareUses(tag string) []Use {
 // virtiofsUses: which device a mount is of, kernels before 6.9 don't tell.
 func (l *look) virtiofsUses() []Use {
 	for _, m := range l.mountPoints() {
-		if m.fstype == "virtiofs" {
-			return []Use{{"share", "the shared folder " + m.source + " is mounted on " + m.target + ", perhaps from it", m.target == "/"}}
+		if m.Type == "virtiofs" {
+			return []Use{{"share", "the shared folder " + m.Source + " is mounted on " + m.Target + ", perhaps from it", m.Target == "/"}}
 		}
 	}
 	return nil

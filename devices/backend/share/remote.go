@@ -3,10 +3,11 @@ package share
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stile-vmm/stile/internal/mountinfo"
 )
 
 // A folder may itself be one of 9P, as in the lab, where QEMU serves it. Its client, v9fs without a cache, keeps nothing of a name that
@@ -37,14 +38,11 @@ func mountID(info string) string {
 	return ""
 }
 
-// mountType returns the type of the file system that is mounted with this number, by /proc/PID/mountinfo: optional
-// fields end with a dash, and the type is behind it. It is "" if there is none.
+// mountType returns the type of the file system that is mounted with this number, by what /proc/PID/mountinfo has, "" if it is not there.
 func mountType(mounts, id string) string {
-	for line := range strings.Lines(mounts) {
-		fields := strings.Fields(line)
-		dash := slices.Index(fields, "-")
-		if len(fields) > 0 && fields[0] == id && dash > 0 && dash+1 < len(fields) {
-			return fields[dash+1]
+	for _, m := range mountinfo.Parse(mounts) {
+		if m.ID == id {
+			return m.Type
 		}
 	}
 	return ""
