@@ -168,7 +168,7 @@ type moduleTree struct {
 	builtin map[string]bool
 }
 
-// readModuleTree reads modules.dep. Where there is none, it looks for the files, and the modules themselves tell what they depend on.
+// readModuleTree reads modules.dep. If there is no such file, it looks for the modules, and reads in each what that depends on.
 func readModuleTree(dir string) (*moduleTree, error) {
 	t := &moduleTree{paths: make(map[string]string), builtin: make(map[string]bool)}
 	builtin, err := os.ReadFile(filepath.Join(dir, builtinList))

@@ -50,11 +50,14 @@ func TestSelftests(t *testing.T) {
 	if !testenv.Soak() {
 		testenv.Missing(t, "soak", "it is run by make soak")
 	}
-	dir := buildSelftests(t)
+	cache, err := images.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, m := buildSelftests(t, cache), &matrix{cache: cache}
 	table := "\n| nested kernel | device | passed | failed, of which each also fails on vfio-pci |\n|---|---|---|---|\n"
 	for _, kernel := range []string{guest.LabKernelBuilt, newestKernel} {
 		t.Run(kernel, func(t *testing.T) {
-			m := newMatrix(t)
 			if err := m.module(t, kernel); err != nil {
 				testenv.Missing(t, "compiler of "+kernel, err.Error())
 			}
@@ -120,14 +123,10 @@ func (p passed) selftest(t *testing.T, dir, device string) selftestOutcome {
 }
 
 // buildSelftests builds the tests of the newest packaged kernel, with that kernel's headers, and returns where.
-func buildSelftests(t *testing.T) string {
+func buildSelftests(t *testing.T, cache *images.Cache) string {
 	t.Helper()
 	if _, err := os.Stat("/usr/include/uuid/uuid.h"); err != nil {
 		testenv.Missing(t, "uuid-dev", err.Error())
-	}
-	cache, err := images.Open("")
-	if err != nil {
-		t.Fatal(err)
 	}
 	source, err := distro.FetchSource(t.Context(), cache, newestKernel, func(what string) { t.Log(what) })
 	if err != nil {

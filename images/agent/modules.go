@@ -39,7 +39,7 @@ func linkModules(dir, link string) error {
 }
 
 // makeNodes makes the device nodes in dev whose first use has the kernel load a module. modules is the folder of the running kernel's
-// modules, with modules.devname, which has a line "MODULE NODE cMAJOR:MINOR" for each. Without that there are none.
+// modules, with modules.devname, which has a line "MODULE NODE cMAJOR:MINOR" for each. Without that file it makes no nodes.
 func makeNodes(modules, dev string) error {
 	list, err := os.ReadFile(filepath.Join(modules, kmod.DevnameList))
 	if err != nil {

@@ -70,7 +70,7 @@ func matchOne(pattern string, c byte) (size int, ok bool) {
 	return 1, pattern[0] == c
 }
 
-// matchSet matches a character with the set that a pattern starts with. Without a ] it is none, of size 0.
+// matchSet matches a character with the set that a pattern starts with. Without a ] there is no set, and size is 0.
 func matchSet(pattern string, c byte) (size int, ok bool) {
 	i, not := 1, false
 	if i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^') {

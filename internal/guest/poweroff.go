@@ -92,7 +92,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// parseWritten reads nr_written of /proc/vmstat, 0 where there is none.
+// parseWritten returns nr_written of /proc/vmstat, or 0 if the text does not have it.
 func parseWritten(text string) uint64 {
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, "nr_written "); ok {
